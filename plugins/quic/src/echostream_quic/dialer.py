@@ -1,0 +1,211 @@
+"""Dialling: one socket per connection, the handshake, and the drain after the end."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Final
+
+from aioquic.quic.configuration import QuicConfiguration
+
+from echostream_core.errors import ConnectFailed, EchoStreamError
+from echostream_core.types import Url
+from echostream_quic._aioquic import Engine
+from echostream_quic._errors import BAD_CERTIFICATE, CRYPTO_ERROR, connect_failed, nobody_answers
+from echostream_quic.clock import clock_of
+from echostream_quic.connection import QuicConnection
+from echostream_quic.endpoint import Address, UdpSocket, open_socket, url_of
+from echostream_quic.options import QuicOptions
+from echostream_quic.tls import dialer_configuration, fingerprint, pin_of
+
+__all__ = ["dial"]
+
+STAGGER_S: Final = 0.25
+"""How long one address of a name may stay silent before the next is tried as well (RFC 8305 section 5)."""
+
+
+async def dial(url: Url, port: int, options: QuicOptions) -> QuicConnection:
+    """Connect to ``url``, trying all addresses that its host has; the first whose handshake completes is taken."""
+    loop = asyncio.get_running_loop()
+    configuration = dialer_configuration(options, url.host)
+    pin = pin_of(options.tls)
+    try:
+        found = await loop.getaddrinfo(url.host, port, type=socket.SOCK_DGRAM)
+    except OSError as error:
+        raise ConnectFailed(f"cannot find {url.host!r} of {url}: {error.strerror or error}") from error
+    attempts = [
+        _Attempt(loop, url, family, address, configuration, pin, options).run
+        for family, _, _, _, address in dict.fromkeys(found)
+    ]
+    if len(attempts) == 1:
+        return await attempts[0]()
+    return await _race(attempts)
+
+
+async def _race(attempts: Sequence[Callable[[], Coroutine[Any, Any, QuicConnection]]]) -> QuicConnection:
+    """The first attempt to succeed; each begins when the one before has failed, or has been silent for a while."""
+    running: list[asyncio.Task[QuicConnection]] = []
+    waiting = list(attempts)
+    failure: EchoStreamError | None = None
+    try:
+        while True:
+            pending = [task for task in running if not task.done()]
+            if waiting:
+                task = asyncio.ensure_future(waiting.pop(0)())
+                running.append(task)
+                pending.append(task)
+            elif not pending:
+                assert failure is not None, "there is at least one attempt"
+                raise failure
+            done, _ = await asyncio.wait(
+                pending, timeout=STAGGER_S if waiting else None, return_when=asyncio.FIRST_COMPLETED
+            )
+            for task in done:
+                error = task.exception()
+                if error is None:
+                    running.remove(task)
+                    return task.result()
+                if not isinstance(error, EchoStreamError):
+                    raise error
+                failure = failure or error
+    finally:
+        for task in running:
+            if not task.cancel() and not task.cancelled() and task.exception() is None:
+                task.result().abort()  # two succeeded at once
+        if running:
+            await asyncio.wait(running)
+
+
+class _Attempt:
+    """One handshake with one address; afterwards the connection's link to its socket."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        url: Url,
+        family: int,
+        address: Address,
+        configuration: QuicConfiguration,
+        pin: bytes | None,
+        options: QuicOptions,
+    ) -> None:
+        self._loop = loop
+        self._clock = clock_of(loop)
+        self._url = url
+        self._family = family
+        self._address = address
+        self._configuration = configuration
+        self._pin = pin
+        self._options = options
+        self._socket: UdpSocket | None = None
+        self._connection: QuicConnection | None = None
+        self._answer: asyncio.Future[QuicConnection] = loop.create_future()
+
+    async def run(self) -> QuicConnection:
+        """Connect; cancelling leaves nothing behind."""
+        sock = open_socket(self._family, buffer_bytes=self._options.socket_buffer_bytes, offload=self._options.offload)
+        try:
+            sock.connect(self._address)
+            self._address = sock.getpeername()
+        except OSError as error:
+            sock.close()
+            raise ConnectFailed(f"cannot reach {self._url}: {error.strerror or error}") from error
+        self._socket = UdpSocket(
+            self._loop,
+            sock,
+            connected=True,
+            offload=self._options.offload,
+            on_datagrams=self._on_datagrams,
+            on_turn=self._on_turn,
+            on_writable=self._on_turn,
+            on_error=self._on_error,
+        )
+        scheme = self._url.scheme
+        connection = self._connection = QuicConnection(
+            self._loop,
+            self._clock,
+            Engine(self._configuration, self._options, now=self._clock()),
+            self,
+            self._options,
+            dials=True,
+            local_address=url_of(scheme, self._socket.address),
+            peer_address=url_of(scheme, self._address),
+        )
+        try:
+            connection.connect(self._address)
+            return await self._answer
+        except BaseException:
+            connection.abort()
+            connection.turn()
+            self._socket.close()
+            raise
+
+    # The connection's link
+
+    @property
+    def blocked(self) -> bool:
+        """The socket is full."""
+        return self._socket is not None and self._socket.blocked
+
+    def send(self, datagrams: Sequence[tuple[bytes, Address]]) -> None:
+        """Send to the one peer there is."""
+        if self._socket is not None:
+            self._socket.send(datagrams)
+
+    def cid_added(self, connection: QuicConnection, cid: bytes) -> None:
+        """The socket has one connection: nothing to look up."""
+
+    def cid_removed(self, connection: QuicConnection, cid: bytes) -> None:
+        """The socket has one connection: nothing to look up."""
+
+    def established(self, connection: QuicConnection) -> None:
+        """The handshake is complete on our side: hold the certificate against the pin before the peer learns of it."""
+        if self._pin is not None:
+            shown = fingerprint(connection.engine.peer_certificate)
+            if shown != self._pin:
+                connection.refuse(
+                    CRYPTO_ERROR + BAD_CERTIFICATE,
+                    f"pinned is sha256:{self._pin.hex()}, shown was sha256:{shown.hex()}",
+                )
+                return
+        if not self._answer.done():
+            self._answer.set_result(connection)
+
+    def ended(self, connection: QuicConnection) -> None:
+        """Tell the dialer why, if it still waits, and close the socket.
+
+        Without a drain, as RFC 9000 section 10.2 allows where the socket is closed: what comes late is answered by
+        ICMP. The farewell cannot be repeated on demand then, so it goes twice at once.
+        """
+        ending = connection.engine.ending
+        if not self._answer.done() and ending is not None:
+            failure = connect_failed(str(self._url), ending, patience_s=self._options.idle_timeout_s)
+            self._answer.set_exception(failure)
+        if self._socket is not None:
+            self._socket.send(connection.farewell)
+            self._socket.close()
+
+    # The socket's callbacks
+
+    def _on_datagrams(self, datagrams: list[bytes], address: Address) -> None:
+        if self._connection is not None:
+            self._connection.receive(datagrams, self._address, self._clock())
+
+    def _on_turn(self) -> None:
+        if self._connection is not None:
+            self._connection.turn()
+
+    def _on_error(self, error: OSError) -> None:
+        """What ICMP said. Before the handshake that is an answer; later it is a hint."""
+        if self._answer.done():
+            if error.errno == errno.ECONNREFUSED and self._connection is not None:
+                self._connection.unreachable(error)
+            return
+        if error.errno == errno.ECONNREFUSED:
+            failure = ConnectFailed(nobody_answers(str(self._url)))
+        else:
+            failure = ConnectFailed(f"cannot reach {self._url}: {error.strerror or error}")
+        failure.__cause__ = error
+        self._answer.set_exception(failure)
