@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from echostream_core import Priority
-from echostream_core.engine.link import BIG_BODY_BYTES, ControlLink
+from echostream_core.engine.link import BIG_BODY_BYTES, FRAMES_PER_WRITE, ControlLink
 from echostream_core.transport import Substream, SubstreamReceiver
 from echostream_core.types import Buffer
 from tests.support.waiting import settle
@@ -128,3 +128,28 @@ async def test_a_scheduled_flush_reports_even_when_nothing_was_sent() -> None:
     await settle()
     assert joined.flushed == 2
     assert joined.written == [b"SETUP"]
+
+
+async def test_many_frames_of_one_turn_go_before_its_end_so_that_both_ends_work_at_once() -> None:
+    joined = Joined()
+    joined.link.attach(joined.substream, b"SETUP")
+    await settle()
+    frames = [b"%d," % number for number in range(2 * FRAMES_PER_WRITE + 1)]
+    for frame in frames:
+        joined.link.send(frame)
+    full = [b"".join(frames[:FRAMES_PER_WRITE]), b"".join(frames[FRAMES_PER_WRITE : 2 * FRAMES_PER_WRITE])]
+    assert joined.written == [b"SETUP", *full]
+    assert joined.flushed == 1, "slots are counted at the end of the turn"
+    await settle()
+    assert joined.written == [b"SETUP", *full, frames[-1]]
+    assert joined.flushed == 2
+
+
+async def test_many_frames_before_the_substream_is_there_wait_for_it() -> None:
+    joined = Joined()
+    for _ in range(FRAMES_PER_WRITE + 1):
+        joined.link.send(b".")
+    await settle()
+    joined.link.attach(joined.substream, b"SETUP")
+    await settle()
+    assert joined.written == [b"SETUP" + b"." * (FRAMES_PER_WRITE + 1)]
