@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from echostream_core.testing import VirtualLoop
 from tests.support.transports import Endpoint, endpoint, installed_schemes
-from tests.support.virtual_loop import VirtualLoop
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
