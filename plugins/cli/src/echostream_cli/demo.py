@@ -93,7 +93,12 @@ def _terminable() -> Iterator[list[int]]:
     except ValueError:  # not the main thread: whoever started us there also ends us
         yield terminated
         return
+    ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    if ignored:  # as a shell starts what runs in the background; then SIGTERM would do nothing
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield terminated
     finally:
         signal.signal(signal.SIGTERM, previous)
+        if ignored:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
