@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from echostream_core.engine.assembly import Reservation
+from echostream_core.engine.early import start_substream
 from echostream_core.errors import (
     CloseCode,
     Disconnected,
@@ -162,7 +163,7 @@ class OutgoingCall(MessageReceiver):
         level = self._level
         head = encode_substream_head(SubstreamKind.CALL, level, self._number)
         call = encode_call_head(self._number, timeout_ms, method, FULL_NAME, codec, level, metadata, len(body))
-        self.substream.start(self)
+        start_substream(self.session, self.substream, self)
         self.substream.write((head + call, body), end=True)
 
     def cancel(self) -> None:

@@ -18,6 +18,7 @@ from echostream_core.capabilities import Capabilities
 from echostream_core.components import PeerInfo
 from echostream_core.engine.assembly import AssemblyBudget
 from echostream_core.engine.codecs import SessionCodecs
+from echostream_core.engine.early import Early
 from echostream_core.engine.incoming import Incoming
 from echostream_core.engine.link import ControlLink
 from echostream_core.engine.outgoing import DEFAULT_TIMEOUT, MetadataLike, Outgoing, _Default
@@ -55,7 +56,7 @@ from echostream_core.wire.states import NEXT, Move, State
 
 __all__ = ["Session"]
 
-_GOODBYE_S: Final = 1.0
+_GOODBYE_S: Final = 5.0
 """What a peer has to close the session by itself, once everything is answered and it knows that we are going away."""
 AGENT: Final = "echostream-python"
 _MAX_HELD: Final = INITIAL_MAX_CALLS * (INLINE_ALWAYS_BYTES + 1024)
@@ -151,7 +152,7 @@ class Session:
         self._on_closed = on_closed
         self._control: Substream | None = None
         self._accepted = False
-        self._waiting: list[Arriving] = []
+        self._waiting: list[Arriving | Early] = []
         self._streams: dict[int, tuple[Stream, float]] = {}
         self._pongs: dict[int, Callable[[], None]] = {}
         self._next_ping = 0
@@ -303,14 +304,15 @@ class Session:
         if self.dialer or self._control is not None:
             raise RemoteProtocolError("a second control substream, or one from the listener")
         self._attach_control(substream, b"")
+        self._link.flush()  # what else this turn writes must not overtake it: answers are read by its codecs
 
     @property
     def accepted(self) -> bool:
         """True once the peer's SETUP, and with it its credentials, are accepted."""
         return self.peer_setup is not None and self._accepted
 
-    def wait_for_setup(self, arriving: Arriving) -> None:
-        """``arriving`` came before SETUP was accepted: it waits unread."""
+    def wait_for_setup(self, arriving: Arriving | Early) -> None:
+        """``arriving`` came, or may come, before SETUP was accepted: it waits unread."""
         self._waiting.append(arriving)
 
     def on_setup(self, setup: Setup) -> None:
@@ -402,9 +404,7 @@ class Session:
         """Answer with PONG, within the limit of control frames."""
         self._count_control()
         if self._link.blocked:
-            self._pong_due = (
-                value  # the newest answers all before it: no more than one waits for a peer that reads none
-            )
+            self._pong_due = value  # the newest answers all before it: a peer that reads none makes only one wait
         else:
             self._link.send(encode_pong(value))
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from echostream_core.engine.binding import convert
 from echostream_core.engine.context import CURRENT, Context, inherited
+from echostream_core.engine.early import start_substream
 from echostream_core.engine.handlers import Route, check_method, closest_method
 from echostream_core.engine.incoming import answer_error
 from echostream_core.engine.outgoing import MetadataLike, timeout_ms
@@ -148,7 +149,7 @@ def _open(
     session.keep_stream(number, stream, deadline)
     head = encode_substream_head(SubstreamKind.STREAM, level, number)
     call = encode_call_head(number, remaining, name, FULL_NAME, codec, level, pairs, len(body))
-    substream.start(stream)
+    start_substream(session, substream, stream)
     substream.write((head + call, body))
     return stream
 
