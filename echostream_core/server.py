@@ -97,7 +97,7 @@ class RpcServer:
         self._drain_timeout = drain_timeout
         self._advertise = advertise
         self._listeners: list[Listener] = []
-        self._sessions: set[Session] = set()
+        self._sessions: dict[Session, None] = {}  # in their order: a set would close them in that of their addresses
         self._unfinished: dict[Session, str] = {}
         self._unfinished_by_address: Counter[str] = Counter()
         self._state = "stopped"
@@ -281,7 +281,7 @@ class RpcServer:
                 on_ready=self._session_ready,
                 on_closed=self._session_closed,
             )
-            self._sessions.add(session)
+            self._sessions[session] = None
             self._unfinished[session] = address
             self._unfinished_by_address[address] += 1
             session.start()
@@ -295,7 +295,7 @@ class RpcServer:
 
     def _session_closed(self, session: Session, error: EchoStreamError | None) -> None:
         self._forget_unfinished(session)
-        self._sessions.discard(session)
+        self._sessions.pop(session, None)
         if error is not None:
             _logger.debug("%s: session ended: %s", session.peer, error)
 
