@@ -17,7 +17,10 @@ LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> Mapping[str, LoopFactory]:
-    """The loops, by name."""
+    """The loops, by name; a module may name its own in ``LOOPS``."""
+    own: Mapping[str, LoopFactory] | None = getattr(getattr(item, "module", None), "LOOPS", None)
+    if own is not None:
+        return own
     factories: dict[str, LoopFactory] = {"asyncio": asyncio.SelectorEventLoop}
     try:
         import uvloop

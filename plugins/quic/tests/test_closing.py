@@ -11,10 +11,11 @@ import sys
 import time
 from contextlib import AsyncExitStack
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from echostream_core.errors import ConfigError, ConnectFailed, ConnectionLost, EndOfStream, ResourceClosed
+from echostream_core.errors import ConnectFailed, ConnectionLost, EndOfStream, ResourceClosed
 from echostream_core.types import Priority
 from plugins.quic.tests.recording import Ends, LogLines, Recorder, connect, dial, listen
 
@@ -430,14 +431,15 @@ async def test_a_failure_of_the_library_ends_that_connection_only(
             await recorder.ended()
 
 
-async def test_a_loop_that_cannot_watch_sockets_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    def unable(*_: object) -> None:
-        raise NotImplementedError
-
-    before = open_files()
-    monkeypatch.setattr("asyncio.SelectorEventLoop.add_reader", unable)
-    if type(asyncio.get_running_loop()).__module__.startswith("uvloop"):
-        pytest.skip("uvloop watches sockets")
-    with pytest.raises(ConfigError, match=r"use asyncio\.SelectorEventLoop"):
-        await dial("quic://127.0.0.1:9")
-    assert open_files() == before
+async def test_no_timer_is_set_for_the_very_moment(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a virtual clock one whose deadline is a rounding away would fire for ever, and time would stand still."""
+    connection = ends.near.connection
+    now = asyncio.get_running_loop().time()
+    monkeypatch.setattr(connection.engine, "deadline", lambda: now)
+    delays: list[float] = []
+    monkeypatch.setattr(connection, "_loop", SimpleNamespace(call_later=lambda delay, *_, **__: delays.append(delay)))
+    monkeypatch.setattr(connection, "_timer", None)
+    connection._arm(now)
+    connection._arm(now + 1.0)
+    assert delays == [1e-6, 1e-6]
+    monkeypatch.undo()

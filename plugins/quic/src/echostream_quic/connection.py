@@ -57,6 +57,9 @@ SUSPICION_S: Final = 1.0
 """How long a peer whose port is said to be closed has to show that it is not."""
 TIMER_SLACK_S: Final = 0.0005
 """A timer that fires this much early is as good as due: uvloop rounds to milliseconds."""
+TIMER_STEP_S: Final = 0.000_001
+"""No timer is shorter. Sums and differences of floats may put a deadline a rounding behind the clock that fired it;
+where time is virtual it would not move on by itself, and the timer would fire for ever."""
 
 _log: Final = getLogger("echostream.quic")
 
@@ -450,7 +453,7 @@ class QuicConnection(Connection):
                 return
             self._timer.cancel()
         self._timer_at = at
-        self._timer = self._loop.call_later(max(0.0, at - now), self._timer_fired, context=self._context)
+        self._timer = self._loop.call_later(max(TIMER_STEP_S, at - now), self._timer_fired, context=self._context)
 
     def _timer_fired(self) -> None:
         self._timer = None

@@ -16,8 +16,9 @@ from echostream_quic._aioquic import Engine
 from echostream_quic._errors import BAD_CERTIFICATE, CRYPTO_ERROR, connect_failed, nobody_answers
 from echostream_quic.clock import clock_of
 from echostream_quic.connection import QuicConnection
-from echostream_quic.endpoint import Address, UdpSocket, open_socket, url_of
+from echostream_quic.endpoint import Address, UdpSocket, url_of
 from echostream_quic.options import QuicOptions
+from echostream_quic.portable import PortableSocket, open_udp
 from echostream_quic.tls import dialer_configuration, fingerprint, pin_of
 
 __all__ = ["dial"]
@@ -99,29 +100,27 @@ class _Attempt:
         self._configuration = configuration
         self._pin = pin
         self._options = options
-        self._socket: UdpSocket | None = None
+        self._socket: UdpSocket | PortableSocket | None = None
         self._connection: QuicConnection | None = None
         self._answer: asyncio.Future[QuicConnection] = loop.create_future()
 
     async def run(self) -> QuicConnection:
         """Connect; cancelling leaves nothing behind."""
-        sock = open_socket(self._family, buffer_bytes=self._options.socket_buffer_bytes, offload=self._options.offload)
         try:
-            sock.connect(self._address)
-            self._address = sock.getpeername()
+            self._socket = await open_udp(
+                self._loop,
+                self._family,
+                connect=self._address,
+                buffer_bytes=self._options.socket_buffer_bytes,
+                offload=self._options.offload,
+                on_datagrams=self._on_datagrams,
+                on_turn=self._on_turn,
+                on_writable=self._on_turn,
+                on_error=self._on_error,
+            )
         except OSError as error:
-            sock.close()
             raise ConnectFailed(f"cannot reach {self._url}: {error.strerror or error}") from error
-        self._socket = UdpSocket(
-            self._loop,
-            sock,
-            connected=True,
-            offload=self._options.offload,
-            on_datagrams=self._on_datagrams,
-            on_turn=self._on_turn,
-            on_writable=self._on_turn,
-            on_error=self._on_error,
-        )
+        self._address = self._socket.peer
         scheme = self._url.scheme
         connection = self._connection = QuicConnection(
             self._loop,

@@ -1,9 +1,9 @@
-"""UDP sockets: many packets in and out with one system call, on any event loop.
+"""UDP sockets: many packets in and out with one system call, on event loops that watch sockets.
 
 The socket is driven with ``add_reader`` and ``add_writer``, not as a datagram endpoint of asyncio, because
 only ``sendmsg`` and ``recvmsg`` know segmentation offload: with UDP_SEGMENT the kernel cuts one large buffer
 into packets (GSO), with UDP_GRO it hands over a run of packets of one sender at once. Where the system or the
-route refuses, each packet has a system call of its own.
+route refuses, each packet has a system call of its own. Loops without ``add_reader`` are ``portable.py``'s business.
 """
 
 from __future__ import annotations
@@ -18,9 +18,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
-from echostream_core.errors import ConfigError
-
-__all__ = ["Address", "UdpSocket", "open_socket", "url_of"]
+__all__ = ["MAX_PENDING", "Address", "UdpSocket", "open_socket", "tune", "url_of"]
 
 Address = Any
 """What the socket module calls an address: a tuple that begins with host and port."""
@@ -57,25 +55,30 @@ def open_socket(family: int, *, buffer_bytes: int, offload: bool) -> socket.sock
     sock = socket.socket(family, socket.SOCK_DGRAM)
     try:
         sock.setblocking(False)
-        for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-            with suppress(OSError):
-                sock.setsockopt(socket.SOL_SOCKET, option, buffer_bytes)
         if family == socket.AF_INET6:
             with suppress(OSError):
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        if sys.platform == "linux":
-            with suppress(OSError):
-                if family == socket.AF_INET6:
-                    sock.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, PMTUDISC_PROBE)
-                else:
-                    sock.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, PMTUDISC_PROBE)
-            if offload:
-                with suppress(OSError):
-                    sock.setsockopt(SOL_UDP, UDP_GRO, 1)
+        tune(sock, buffer_bytes=buffer_bytes, offload=offload)
     except BaseException:
         sock.close()
         raise
     return sock
+
+
+def tune(sock: socket.socket, *, buffer_bytes: int, offload: bool) -> None:
+    """Set the options that help a UDP socket, as far as the system grants them."""
+    for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+        with suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, option, buffer_bytes)
+    if sys.platform == "linux":
+        with suppress(OSError):
+            if sock.family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, PMTUDISC_PROBE)
+            else:
+                sock.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, PMTUDISC_PROBE)
+        if offload:
+            with suppress(OSError):
+                sock.setsockopt(SOL_UDP, UDP_GRO, 1)
 
 
 def url_of(scheme: str, address: Address) -> str:
@@ -130,13 +133,9 @@ class UdpSocket:
         self.lost = 0
         """Datagrams that the socket did not take."""
         self.address: Address = sock.getsockname()
-        try:
-            loop.add_reader(sock, self._readable)
-        except NotImplementedError as error:
-            sock.close()
-            raise ConfigError(
-                "quic needs an event loop that watches sockets: use asyncio.SelectorEventLoop, uvloop or winloop"
-            ) from error
+        self.peer: Address | None = sock.getpeername() if connected else None
+        """Whom the socket is connected with."""
+        loop.add_reader(sock, self._readable)
 
     @property
     def blocked(self) -> bool:

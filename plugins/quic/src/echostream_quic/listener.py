@@ -30,9 +30,10 @@ from echostream_quic._aioquic import Engine
 from echostream_quic._errors import cannot_bind, handshake_failure
 from echostream_quic.clock import clock_of
 from echostream_quic.connection import QuicConnection
-from echostream_quic.endpoint import Address, UdpSocket, open_socket, url_of
+from echostream_quic.endpoint import Address, UdpSocket, url_of
 from echostream_quic.options import MIN_DATAGRAM_BYTES, QuicOptions
 from echostream_quic.packets import CID_BYTES
+from echostream_quic.portable import PortableSocket, open_udp
 from echostream_quic.tls import listener_configuration
 
 __all__ = ["QuicListener", "listen"]
@@ -63,15 +64,14 @@ async def listen(url: Url, port: int, options: QuicOptions, accept: Acceptor) ->
         for family, _, _, _, address in dict.fromkeys(found):
             if endpoints and not port:
                 address = (address[0], endpoints[0].address[1], *address[2:])  # the same port on all
-            sock = open_socket(family, buffer_bytes=options.socket_buffer_bytes, offload=options.offload)
+            endpoint = _Endpoint(loop, url.scheme, configuration, options, accept)
             try:
-                sock.bind(address)
+                await endpoint.open(family, address)
             except OSError as error:
-                sock.close()
                 if endpoints and error.errno in _NO_SUCH_ADDRESS:
                     continue
                 raise cannot_bind(str(url), error) from error
-            endpoints.append(_Endpoint(loop, sock, url.scheme, configuration, options, accept))
+            endpoints.append(endpoint)
     except BaseException:
         await listener.close()
         raise
@@ -128,7 +128,6 @@ class _Endpoint:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        sock: socket.socket,
         scheme: str,
         configuration: QuicConfiguration,
         options: QuicOptions,
@@ -152,18 +151,25 @@ class _Endpoint:
         """IP address → handshakes that it has begun and not completed."""
         self.ignored = 0
         self.refused = 0
-        self._socket = UdpSocket(
-            loop,
-            sock,
-            connected=False,
-            offload=options.offload,
+        self._socket: UdpSocket | PortableSocket
+        self.address: Address
+        self.local_address = ""
+
+    async def open(self, family: int, address: Address) -> None:
+        """Bind ``address``; raises OSError when the system refuses."""
+        self._socket = await open_udp(
+            self._loop,
+            family,
+            bind=address,
+            buffer_bytes=self._options.socket_buffer_bytes,
+            offload=self._options.offload,
             on_datagrams=self._on_datagrams,
             on_turn=self._on_turn,
             on_writable=self._on_writable,
             on_error=self._on_error,
         )
         self.address = self._socket.address
-        self.local_address = url_of(scheme, self.address)
+        self.local_address = url_of(self._scheme, self.address)
 
     def close(self) -> None:
         """Accept no more, drop what has not finished its handshake, and go when the rest has ended."""
