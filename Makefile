@@ -1,16 +1,19 @@
 # One entrance for daily work. Every target does its own set-up: nothing has to be run before it.
 #
 #   PYTHON=/path/to/python3     the interpreter for .venv (default: the first of 3.11, 3.12, 3.13, python3 that serves)
-#   ARGS="..."                  goes to `echostream demo` or `echostream bench`
+#   ARGS="..."                  goes to `echostream demo`, `echostream bench` or the interop matrix
+#   PREVIOUS=commit             an earlier version that `make interop` crosses too
 #   PYTEST_ARGS="..."           goes to pytest, for instance "-n 4" or "-k mux"
 
 PYTHON ?=
 ARGS ?=
+PREVIOUS ?=
+export PREVIOUS
 PYTEST_ARGS ?= -n 2
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-quick unplug startup lint format bench clean
+.PHONY: help venv demo test test-quick unplug startup lint format docs interop bench clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +45,12 @@ lint: venv ## Ruff and mypy --strict
 format: venv ## Let ruff put things right
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: venv ## Write the reference pages anew from the code: capabilities, hooks, errors
+	@$(BIN)/python -m scripts.reference
+
+interop: venv ## Every Python of this machine with every other, over every transport and codec; and with PREVIOUS=commit
+	@scripts/interop.sh $(ARGS)
 
 bench: venv ## Ours beside the peers': ratios, JSON and a chart
 	@$(BIN)/python -m pip --disable-pip-version-check --no-input --quiet install \

@@ -32,7 +32,9 @@ PLUGIN_NEEDS = {
     "echostream-codec-cbor": {"cbor2": ">=6.2.1"},
     "echostream-codec-msgpack": {"msgpack": ">=1.2.4", "msgspec": ">=0.22"},
     "echostream-quic": {"aioquic": "<1.8,>=1.7.2"},
+    "echostream-sim": {},
     "echostream-tcp": {},
+    "echostream-testkit": {"hypothesis": ">=6.170", "pytest": ">=9.2", "pytest-asyncio": ">=1.5"},
 }
 """The library of each plugin, with its floor: the oldest version without a bug that we met."""
 
@@ -235,6 +237,7 @@ def test_schemes_and_codecs_are_indexed(built: dict[str, Built]) -> None:
         if group in {"echostream.v1.transports", "echostream.v1.codecs"}
     }
     assert offered == {
+        ("transports", "sim"): "echostream-sim",
         ("transports", "tcp"): "echostream-tcp",
         ("transports", "tls"): "echostream-tcp",
         ("transports", "unix"): "echostream-tcp",
