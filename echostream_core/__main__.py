@@ -21,6 +21,8 @@ from echostream_core.commands import (
     failure,
     list_plugins,
     make_kernel,
+    new_plugin,
+    new_plugin_lines,
     plugin_rows,
     verdict_rows,
 )
@@ -66,6 +68,18 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--json", action="store_true", help="print JSON")
         command.set_defaults(run=action)
 
+    text = "make a complete package for a new plugin: it installs, and passes its conformance suite"
+    command = actions.add_parser("new", help=text, description=text)
+    command.add_argument("kind", metavar="KIND", help="transport, codec, discovery or middleware")
+    command.add_argument("name", metavar="NAME", help="the scheme or name that it provides")
+    command.add_argument(
+        "--directory", metavar="DIR", help="the package's folder; default: named like the distribution"
+    )
+    command.add_argument("--author", metavar="TEXT", help="who stands in its metadata and licence")
+    command.add_argument("--force", action="store_true", help="write into a folder that holds something already")
+    command.add_argument("--json", action="store_true", help="print JSON")
+    command.set_defaults(run=_new)
+
     text = "start the servers of a configuration; SIGTERM and Ctrl-C drain them"
     command = commands.add_parser("serve", help=text, description=text)
     command.add_argument("file", metavar="FILE", nargs="+", help="TOML; a later file overrides an earlier one")
@@ -96,6 +110,22 @@ def _check(arguments: argparse.Namespace) -> ExitStatus:
     else:
         _print_rows(verdict_rows(reports))
     return ExitStatus.OK if all(report.ok for report in reports) else ExitStatus.FAILED
+
+
+def _new(arguments: argparse.Namespace) -> ExitStatus:
+    made = new_plugin(
+        make_kernel(),
+        arguments.kind,
+        arguments.name,
+        directory=arguments.directory,
+        author=arguments.author,
+        force=arguments.force,
+    )
+    if arguments.json:
+        _print_json(made.as_dict())
+    else:
+        print(*new_plugin_lines(made), sep="\n")
+    return ExitStatus.OK
 
 
 def _serve(arguments: argparse.Namespace) -> ExitStatus:

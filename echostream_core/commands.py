@@ -30,6 +30,7 @@ from echostream_core.transport import TransportSpec
 
 if TYPE_CHECKING:
     from echostream_core.client import Connecting, RpcClient
+    from echostream_core.scaffold import NewPlugin
 
 __all__ = [
     "CallRequest",
@@ -45,6 +46,8 @@ __all__ = [
     "inspect_plugin",
     "list_plugins",
     "make_kernel",
+    "new_plugin",
+    "new_plugin_lines",
     "plugin_rows",
     "show_config",
     "verdict_rows",
@@ -136,7 +139,9 @@ def verdict_rows(reports: Iterable[PluginReport]) -> list[list[str]]:
     for report in reports:
         verdict = report.code or ("blocked" if report.state == "blocked" else "ok")
         plugin = "/".join(filter(None, (report.distribution, report.name)))
-        problem = ". ".join(filter(None, (report.problem, report.fix))) or "; ".join(report.notes) or "-"
+        place = f"See {report.where}" if report.code and report.where else ""
+        told = ". ".join(filter(None, (report.problem, report.fix, place))).replace("?. ", "? ")
+        problem = told or "; ".join(report.notes) or "-"
         rows.append([verdict, plugin, report.version or "-", problem])
     return rows
 
@@ -182,6 +187,59 @@ def why(kernel: Kernel, name: str, kind: str | None = None) -> dict[str, object]
     except PluginError:
         return {"kind": kind, "name": key, "resolved": False, "steps": steps}
     return {"kind": kind, "name": key, "resolved": True, "steps": steps}
+
+
+def new_plugin(
+    kernel: Kernel,
+    kind: str,
+    name: str,
+    *,
+    directory: str | None = None,
+    author: str | None = None,
+    force: bool = False,
+) -> NewPlugin:
+    """Write a complete package for a new plugin into ``directory``, default: a new folder named like the distribution.
+
+    UsageError, with what to write instead, for a kind or name that cannot be, and for a folder that holds something
+    already; ``force`` then replaces the files of the same names and keeps the others.
+    """
+    from echostream_core import scaffold
+
+    reports = kernel.plugins()
+    if force:  # the package that is made anew may be installed
+        reports = [item for item in reports if item.distribution != scaffold.distribution_of(kind, name)]
+    installed = {report.distribution for report in reports}
+    providers = [item.distribution or item.name for item in reports if f"{kind}.{name}" in item.provides]
+    provider = providers[0] if providers else package_hint(kind, name)
+    problem = scaffold.check_kind(kind) or scaffold.check_name(kind, name, provider, installed)
+    problem = problem or scaffold.check_author(author or "-")
+    if problem:
+        raise UsageError(problem)
+    names = scaffold.Names(kind=kind, name=name)
+    folder = Path(directory or names.distribution)
+    texts = scaffold.render(names, author or f"The authors of {names.distribution}")
+    try:
+        if folder.is_dir() and any(folder.iterdir()) and not force:
+            raise UsageError(
+                f"{folder} exists and is not empty; name another folder with --directory, or add --force, which "
+                f"replaces {sum((folder / path).exists() for path in texts)} of the files in it"
+            )
+        scaffold.write(texts, folder)
+    except OSError as error:
+        raise UsageError(
+            f"cannot write {error.filename or folder}: {error.strerror}; choose another --directory"
+        ) from error
+    return scaffold.describe(names, folder, texts)
+
+
+def new_plugin_lines(made: NewPlugin) -> list[str]:
+    """What was made and what to do next, as lines of text."""
+    return [
+        f"{made.folder}: the {made.kind} {made.name!r}, distribution {made.distribution}",
+        *(f"  {path}" for path in made.files),
+        "Next:",
+        *(f"  {command}" for command in made.next),
+    ]
 
 
 def _find(kernel: Kernel, name: str) -> PluginReport:

@@ -30,6 +30,16 @@ Without a mark a ``python`` block is a whole program, a ``toml`` block a whole c
     The block ends with this exception.
 ``is=pyproject``
     A TOML block that is no configuration of ours.
+``shell``
+    An ``sh`` or ``console`` block that is executed, in the page's folder and in a virtual environment where its
+    ``pip install`` reaches no index. In a ``console`` block the lines without ``$ `` are what it must print, in this
+    order; ``…`` stands for any text, and a line of it alone for any lines.
+``status=NUMBER``
+    The exit status of its last command; default 0.
+``from=NAME``
+    A part of the file NAME, which a ``shell`` block has made: the parts on the page are together the whole file.
+``excerpt=NAME``
+    Lines that stand in that file.
 ``problem=TEXT``
     A configuration that is wrong: the error contains TEXT.
 """
@@ -49,6 +59,7 @@ LANGUAGES = {"python", "toml", "sh", "console", "json", "text", "hex", "mermaid"
 """What a block may be. ``text`` is no code: output, layouts, drawings."""
 
 _MARKS = {"built", "file", "run", "with", "needs", "output", "logs", "define", "in", "raises", "is", "problem"}
+_MARKS |= {"shell", "status", "from", "excerpt"}
 _FENCE = re.compile(r"^(?P<indent> *)```(?P<language>[\w-]*)\n(?P<text>.*?)^(?P=indent)```$", re.DOTALL | re.MULTILINE)
 _MARK = re.compile(r"<!-- test: (?P<content>[^>]*) -->\n\Z")
 

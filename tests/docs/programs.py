@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.docs.markdown import ROOT, Block
+from tests.support.venv import Venv
 
 __all__ = ["Folder", "free_port"]
 
@@ -55,6 +56,7 @@ class Folder:
         (site / "sitecustomize.py").write_text(_SITE, encoding="utf-8")
         (path / "page").mkdir()
         self._built: set[str] = set()
+        self._venv: Venv | None = None
         installed = path / "installed"
         self._environment = {
             **{key: value for key, value in os.environ.items() if not key.startswith("ECHOSTREAM")},
@@ -97,12 +99,46 @@ class Folder:
             with zipfile.ZipFile(wheel) as archive:
                 archive.extractall(self.path / "installed")
 
+    def shell(self, block: Block) -> None:
+        """Execute a block's commands, and compare what they print. From now on programs run in the same environment."""
+        if self._venv is None:
+            self._venv = Venv(self.path / "venv")
+            self._environment |= self._venv.environment | {"PYTHONPATH": self._environment["PYTHONPATH"]}
+        if block.language == "sh":
+            self._execute(block, block.text, 0)
+            return
+        steps = re.split(r"^\$ ", block.text, flags=re.MULTILINE)
+        for number, step in enumerate(steps[1:], 2):
+            command, _, expected = step.partition("\n")
+            wanted = int(block.marks.get("status", "0")) if number == len(steps) else 0
+            said = self._execute(block, command, wanted)
+            pattern = ".*".join(re.escape(part) for part in expected.strip().split("…"))
+            assert not expected or re.fullmatch(pattern, said.strip(), re.DOTALL), f"{block.place}: printed\n{said}"
+
+    def _execute(self, block: Block, script: str, status: int) -> str:
+        done = subprocess.run(
+            ["bash", "-e", "-c", script],
+            cwd=self.work,
+            env=self._environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=2 * TIMEOUT_S,
+            check=False,
+        )
+        assert done.returncode == status, f"{block.place}: {script} ended with {done.returncode}:\n{done.stdout}"
+        return done.stdout
+
+    @property
+    def _python(self) -> str:
+        return str(self._venv.python) if self._venv else sys.executable
+
     def run(self, *arguments: str, logs: str = "", environment: dict[str, str] | None = None) -> str:
         """Run Python with ``arguments``; what it printed. It must end well, and write nothing to standard error but a
         text that contains ``logs``.
         """
         done = subprocess.run(
-            [sys.executable, "-W", "error", *arguments],
+            [self._python, "-W", "error", *arguments],
             cwd=self.work,
             env={**self._environment, **(environment or {})},
             capture_output=True,
@@ -122,7 +158,7 @@ class Folder:
         config = what.removeprefix("server:")
         arguments = [what] if config == what else ["-m", "echostream_core", "serve", config]
         process = subprocess.Popen(
-            [sys.executable, "-W", "error", *arguments],
+            [self._python, "-W", "error", *arguments],
             cwd=self.work,
             env={**self._environment, "ECHOSTREAM_DOCS_READY": str(ready)},
             stdout=subprocess.PIPE,

@@ -32,8 +32,9 @@ def missing(block: Block) -> list[str]:
     needed = {*block.needs(), *SCHEME.findall(text), *CODEC.findall(text)}
     if re.search(r'"dev": True|dev *= *true', text):
         needed.add("certs")
-    absent = needed - INSTALLED - {"certs", "cli"}
-    for name in needed & {"certs", "cli"}:
+    others = {"certs", "cli", "testkit"}
+    absent = needed - INSTALLED - others
+    for name in needed & others:
         try:
             metadata.distribution(f"echostream-{name}")
         except metadata.PackageNotFoundError:
@@ -78,6 +79,15 @@ def test_python_blocks_run(page: Path, tmp_path: Path) -> None:
     scene = Scene()
     skipped: list[str] = []
     for number, block in enumerate(blocks_of(page)):
+        if "shell" in block.marks:
+            if absent := missing(block):
+                pytest.skip(f"{block.place} and what follows needs {', '.join(absent)}")
+            folder.shell(block)
+            continue
+        if {"from", "excerpt"} & set(block.marks):
+            file = folder.work / (block.marks.get("from") or block.marks["excerpt"])
+            assert block.text in file.read_text(encoding="utf-8"), f"{block.place}: this is not in {file.name}"
+            continue
         if block.language not in ("python", "toml"):
             continue
         name = block.marks.get("file") or block.marks.get("run")
@@ -97,8 +107,16 @@ def test_python_blocks_run(page: Path, tmp_path: Path) -> None:
             folder.write(block.marks["file"], block)
         else:
             run_program(folder, block, name or f"block{number}.py")
+    for name in {block.marks["from"] for block in blocks_of(page) if "from" in block.marks}:
+        shown = "".join(block.text for block in blocks_of(page) if block.marks.get("from") == name)
+        assert bare(shown) == bare((folder.work / name).read_text(encoding="utf-8")), f"{name} is not shown as it is"
     if skipped:
         pytest.skip("; ".join(skipped))
+
+
+def bare(text: str) -> list[str]:
+    """The lines that are not blank: between two parts of a file a page may leave them out."""
+    return [line for line in text.splitlines() if line.strip()]
 
 
 def run_program(folder: Folder, block: Block, name: str) -> None:
@@ -201,7 +219,7 @@ def commands_in(line: str) -> list[list[str]]:
     return [command for command in commands if command]
 
 
-PLAIN = {"cd", "mkdir", "curl", "openssl", "jq", "cat", "git", "export", "source"}
+PLAIN = {"cd", "mkdir", "curl", "openssl", "jq", "cat", "git", "export", "source", "sed", "ruff", "mypy"}
 """Commands that are nobody's business here."""
 
 DISTRIBUTIONS = {
@@ -246,8 +264,11 @@ def check_python(block: Block, rest: list[str]) -> None:
         module = rest[1]
         if module == "echostream_core":
             check_help(block, "echostream_core", rest[2:])
+        elif module.partition(".")[0] == "echostream_testkit":
+            check_testkit(block, module, rest[2:])
         else:
             known = {"venv", "pip", "pytest", "benchmarks.run", "benchmarks.profile_calls", "build"}
+            known |= {"hatchling"}
             assert module in known, f"{block.place}: python -m {module}"
             if module == "pip":
                 check_pip(block, rest[2:])
@@ -291,6 +312,14 @@ def check_echostream(block: Block, rest: list[str]) -> None:
     except metadata.PackageNotFoundError:
         return
     check_help(block, "echostream_cli", rest)
+
+
+def check_testkit(block: Block, module: str, rest: list[str]) -> None:
+    try:
+        metadata.distribution("echostream-testkit")
+    except metadata.PackageNotFoundError:
+        return
+    check_help(block, module, rest)
 
 
 HELPED: dict[tuple[str, ...], str] = {}

@@ -59,6 +59,7 @@ FLOORS = {
     "commands": FACES,
     "serving": FACES,
     "runner": FACES,
+    "scaffold": FACES,
     "server": FACES,
     "testing": FACES,
 }

@@ -21,6 +21,7 @@ COMMANDS = [
     ("plugins", "check"),
     ("plugins", "inspect"),
     ("plugins", "why"),
+    ("plugins", "new"),
     ("config",),
     ("config", "check"),
     ("config", "show"),

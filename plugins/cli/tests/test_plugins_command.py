@@ -133,3 +133,33 @@ def test_why_as_json(echostream: Run) -> None:
     assert (found["kind"], found["name"], found["resolved"]) == ("codec", "json", True)
     found = json.loads(echostream("plugins", "why", "nobody", "--kind", "codec", "--json").out)
     assert found["resolved"] is False
+
+
+def test_new_makes_a_package_and_says_what_to_do_next(echostream: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "made"
+    done = echostream("plugins", "new", "codec", "tagged", "--directory", str(folder), "--author", "Ada Lovelace")
+    assert (done.status, done.err) == (0, "")
+    assert "  src/echostream_codec_tagged/codec.py" in done.out.splitlines()
+    assert done.out.splitlines()[-1] == f"  python -m pytest {folder}"
+    assert "Ada Lovelace" in (folder / "LICENSE").read_text(encoding="utf-8")
+
+
+def test_new_as_json(echostream: Run, tmp_path: Path) -> None:
+    done = echostream("plugins", "new", "middleware", "call-log", "--directory", str(tmp_path), "--json")
+    assert json.loads(done.out)["distribution"] == "echostream-middleware-call-log"
+
+
+def test_new_refuses_a_folder_that_holds_something_until_it_is_forced(echostream: Run, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
+    arguments = ("plugins", "new", "codec", "tagged", "--directory", str(tmp_path))
+    done = echostream(*arguments)
+    assert (done.status, done.out) == (2, "")
+    assert "--force" in done.err
+    assert echostream(*arguments, "--force").status == 0
+    assert (tmp_path / "notes.txt").read_text(encoding="utf-8") == "mine"
+
+
+def test_new_refuses_a_name_with_advice(echostream: Run) -> None:
+    done = echostream("plugins", "new", "transport", "My_Pipe")
+    assert (done.status, done.out) == (2, "")
+    assert "write 'my-pipe'" in done.err

@@ -33,6 +33,10 @@ WHY_EXAMPLES: Final = (
     "echostream plugins why codec.msgpack",
     "echostream plugins why quic://127.0.0.1:4433 --config echostream.toml",
 )
+NEW_EXAMPLES: Final = (
+    "echostream plugins new transport brook",
+    'echostream plugins new codec tagged --author "Ada Lovelace" --directory plugins/tagged',
+)
 
 
 def add_commands(group: typer.Typer, *, drawn: bool) -> None:
@@ -41,6 +45,7 @@ def add_commands(group: typer.Typer, *, drawn: bool) -> None:
     group.command("check", **texts(check, CHECK_EXAMPLES, drawn=drawn))(check)
     group.command("inspect", **texts(inspect, INSPECT_EXAMPLES, drawn=drawn))(inspect)
     group.command("why", **texts(why, WHY_EXAMPLES, drawn=drawn))(why)
+    group.command("new", **texts(new, NEW_EXAMPLES, drawn=drawn))(new)
 
 
 def list_(config: PluginConfig = None, json: Json = False) -> None:
@@ -115,6 +120,40 @@ def why(
         for number, step in enumerate(found["steps"], 1):
             print_line(f"{number}. {step}")
     return ExitStatus.OK if found["resolved"] else ExitStatus.FAILED
+
+
+def new(
+    kind: Annotated[
+        str, typer.Argument(help="transport, codec, discovery or middleware.", autocompletion=complete_new_kinds)
+    ],
+    name: Annotated[str, typer.Argument(help="The scheme or name that it provides.")],
+    directory: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="The package's folder; left out: a new one named like the distribution."),
+    ] = None,
+    author: Annotated[str | None, typer.Option(metavar="TEXT", help="Who stands in its metadata and licence.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Write into a folder that holds something already.")] = False,
+    json: Json = False,
+) -> None:
+    """Make a complete package for a new plugin.
+
+    It works as it stands: install it, and it passes its conformance suite. Then change what it does.
+    """
+    from echostream_core.commands import make_kernel, new_plugin, new_plugin_lines
+
+    made = new_plugin(make_kernel(), kind, name, directory=directory, author=author, force=force)
+    if json:
+        print_json(made.as_dict())
+        return
+    for line in new_plugin_lines(made):
+        print_line(line)
+
+
+def complete_new_kinds(incomplete: str) -> list[str]:
+    """The kinds that there are templates for."""
+    from echostream_core.scaffold import GROUPS
+
+    return [kind for kind in GROUPS if kind.startswith(incomplete)]
 
 
 def _summary(reports: list[PluginReport], broken: list[PluginReport]) -> str:
