@@ -22,6 +22,7 @@ from echostream_core.index import (
     PluginRef,
     canonical_kind,
     distribution_origin,
+    group_of_kind,
     installed_version,
     scan,
 )
@@ -362,7 +363,8 @@ class Kernel:
                 kind, key = missing[0]
                 given = ", ".join(f"{a_kind} {a_key!r}" for a_kind, a_key in provided) or "nothing"
                 raise PluginIndexMismatch(
-                    f"{ref.label}: its entry points promise the {kind} {key!r}, its hooks give {given}",
+                    f"{ref.label}: its entry points promise the {kind} {key!r}, its hooks give {given} "
+                    f"(entry-point group echostream.v1.{group_of_kind(kind)})",
                     plugin=ref.id,
                     fix=f"Make entry points and hooks agree in its source, or {leave_out(ref)}",
                 )

@@ -40,12 +40,14 @@ def check_before_import(ref: PluginRef) -> None:
             fix=f"Correct the entry points in its pyproject.toml and install it again, or {leave_out(ref)}",
         )
     if ref.api != API_VERSION:
-        behind = CORE_DISTRIBUTION if ref.api > API_VERSION else ref.distribution
+        fitting = f"install a {ref.distribution} for plugin API {API_VERSION}"
         raise PluginIncompatible(
             f"{ref.label}: {ref.name} is written for plugin API {ref.api}, this kernel speaks {API_VERSION} "
             f"(its entry points are in the groups echostream.v{ref.api}.*)",
             plugin=ref.id,
-            fix=f"Upgrade {behind}, or {leave_out(ref)}",
+            fix=f"Upgrade {CORE_DISTRIBUTION}, {fitting}, or {leave_out(ref)}"
+            if ref.api > API_VERSION
+            else f"Upgrade {ref.distribution}, or {leave_out(ref)}",
         )
     if not ref.builtin:
         _check_requirements(ref)
@@ -98,7 +100,10 @@ def _import_fix(ref: PluginRef, error: BaseException) -> str:
     if ref.builtin:
         return f"Install {CORE_DISTRIBUTION} again"
     missing = error.name if isinstance(error, ModuleNotFoundError) else None
-    if missing and not missing.startswith(_OWN_PACKAGE):
+    if isinstance(error, ImportError) and (error.name or "").partition(".")[0] == _OWN_PACKAGE:
+        kernel = f"{CORE_DISTRIBUTION} {installed_version(CORE_DISTRIBUTION) or ''}".rstrip()
+        return f"Install a {ref.distribution} that fits {kernel}, which does not have that, or {leave_out(ref)}"
+    if missing:
         own = ref.reference.partition(":")[0].partition(".")[0]
         if missing.partition(".")[0] != own:
             return f"Install the module {missing}, which its metadata should require, or {leave_out(ref)}"

@@ -158,4 +158,5 @@ class PluginHooks:
     @staticmethod
     def broken(plugin_id: str, problem: str, fix: str) -> PluginContractError:
         """The E-HOOK of ``plugin_id``."""
-        return PluginContractError(f"{plugin_id}: {problem}", plugin=plugin_id, fix=fix)
+        way_out = f"or leave the plugin {plugin_id} out with [plugins] block"
+        return PluginContractError(f"{plugin_id}: {problem}", plugin=plugin_id, fix=f"{fix}, {way_out}")

@@ -4,11 +4,15 @@ Plain data.
 
 from __future__ import annotations
 
+import sys
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
 if TYPE_CHECKING:
+    from importlib.machinery import ModuleSpec
+
     from echostream_core.config import Config
 
 __all__ = ["ConfigDiff", "PluginReport", "PluginSettings", "StateEvent"]
@@ -62,9 +66,31 @@ class PluginReport(msgspec.Struct, frozen=True, kw_only=True):
         """Whether nothing is wrong with it."""
         return not self.code
 
+    @property
+    def where(self) -> str:
+        """Where to look: the entry point as its pyproject.toml has it, and the file of its module. Imports nothing.
+
+        "" for a plugin that was registered in code.
+        """
+        module = self.reference.partition(":")[0]
+        if not module:
+            return ""
+        entry = "" if self.builtin else f'entry point {self.name} = "{self.reference}"'
+        found = sys.modules.get(module) or _found(module.partition(".")[0])
+        file = getattr(found, "__file__", None) or getattr(found, "origin", None)
+        return ", ".join(filter(None, (entry, f"file {file}" if file else f"the module {module} is not to be found")))
+
     def as_dict(self) -> dict[str, object]:
         """The report as plain data, for ``--json``."""
-        return msgspec.structs.asdict(self)
+        return {**msgspec.structs.asdict(self), "where": self.where}
+
+
+def _found(package: str) -> ModuleSpec | None:
+    """Where imports would find a top-level package: only such a one is found without importing another."""
+    try:
+        return find_spec(package)
+    except (ImportError, ValueError):
+        return None
 
 
 class ConfigDiff(msgspec.Struct, frozen=True, kw_only=True):

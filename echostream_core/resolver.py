@@ -103,10 +103,15 @@ def choose(
     names = [ref.distribution or ref.name for ref in candidates]
     if len(set(names)) < len(names):
         names = [ref.id for ref in candidates]
+    modules = ", ".join(ref.reference or "registered in code" for ref in candidates)
+    superfluous = " or ".join(
+        dict.fromkeys(ref.distribution for ref in candidates if ref.distribution and not ref.builtin)
+    )
     raise PluginConflict(
-        f"the {kind} {key!r} is offered by {' and '.join(names)}",
+        f"the {kind} {key!r} is offered by {' and '.join(names)} ({modules})",
         plugin=candidates[0].id,
-        fix=f'Choose one: [plugins] prefer."{group_of_kind(kind)}.{key}" = "{names[0]}"; or uninstall one',
+        fix=f'Choose one: [plugins] prefer."{group_of_kind(kind)}.{key}" = "{names[0]}"'
+        + (f"; or uninstall {superfluous}" if superfluous else ""),
     )
 
 

@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
 import json, sys
 from echostream_core.errors import PluginError
+from echostream_core.commands import verdict_rows
 from echostream_core.kernel import Kernel, PluginSettings
 
 schemes = json.loads(sys.argv[1])
@@ -35,6 +36,7 @@ for scheme in schemes:
 
 checked = Kernel()
 answer["reports"] = [report.as_dict() for report in checked.check()]
+answer["rows"] = verdict_rows(checked.plugins())
 answer["good after check"] = checked.transport("good").scheme
 answer["codecs after check"] = [spec.name for spec in checked.default_codecs()]
 answer["too new imported"] = "bad_too_new" in sys.modules
@@ -100,10 +102,32 @@ def test_the_messages_tell_the_place(answer: dict[str, Any]) -> None:
     assert "bad_import_error.py:2)" in joined
     assert "SystemExit: I have decided that you stop" in joined and "bad_system_exit.py:3)" in joined
     assert "plugin API 2" in joined
-    assert "offered by echostream-core and bad-duplicate" in joined
+    assert "offered by echostream-core and bad-duplicate (echostream_core.builtin.memory, bad_duplicate)" in joined
     assert "promise the transport 'lie', its hooks give transport 'truth'" in joined
     assert "Did you mean echostream_transports?" in joined
     assert {"ModuleNotFoundError", "SystemExit"} <= set(texts.values())
+
+
+@pytest.mark.parametrize("distribution", CODES)
+def test_a_row_of_the_check_says_where_to_look(answer: dict[str, Any], distribution: str) -> None:
+    (row,) = (row for row in answer["rows"] if row[1].startswith(f"{distribution}/"))
+    verdict, plugin, version, text = row
+    module = distribution.replace("-", "_")
+    assert (verdict, version) == (CODES[distribution][1], "1.0")
+    assert f'entry point {plugin.partition("/")[2]} = "{module}", file ' in text
+    assert text.endswith(f"{os.sep}{module}.py"), "the file in which it stands"
+    assert "?." not in text and ".." not in text
+
+
+def test_the_fixes_are_what_a_reader_can_do(answer: dict[str, Any]) -> None:
+    fixes = {report["distribution"]: report["fix"] for report in answer["reports"]}
+    assert fixes["bad-import-error"].startswith("Install a bad-import-error that fits echostream-core ")
+    assert "tell its author" in fixes["bad-system-exit"]
+    assert "Upgrade echostream-core, install a bad-too-new for plugin API 1, or leave it out" in fixes["bad-too-new"]
+    assert fixes["bad-duplicate"].endswith('"echostream-core"; or uninstall bad-duplicate'), "the kernel cannot be"
+    assert "Make entry points and hooks agree" in fixes["bad-lying-index"]
+    for distribution in ("bad-import-error", "bad-system-exit", "bad-too-new", "bad-lying-index"):
+        assert f'[plugins] block = ["{distribution}"]' in fixes[distribution]
 
 
 def test_after_the_check_everything_good_still_works(answer: dict[str, Any]) -> None:
