@@ -39,6 +39,10 @@ PLUGIN_NEEDS = {
 """The library of each plugin, with its floor: the oldest version without a bug that we met."""
 
 
+LIBRARIES = {"echostream-certs", "echostream-testkit"}
+"""Distributions beside the core that offer the kernel nothing: programs and tests import them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Built:
     """One distribution: where it comes from, what was built, and what its own pyproject.toml says."""
@@ -130,7 +134,8 @@ def test_wheel_holds_its_own_package_and_nothing_else(distribution: Built) -> No
     assert tops == {distribution.package, distribution.dist_info}
     assert f"{distribution.package}/__init__.py" in distribution.names()
     assert f"{distribution.package}/py.typed" in distribution.names()
-    assert not [name for name in distribution.names() if "__pycache__" in name or "/tests/" in name]
+    own = [name for name in distribution.names() if "/scaffold/templates/" not in name]  # those have tests to give away
+    assert not [name for name in own if "__pycache__" in name or "/tests/" in name]
 
 
 def test_wheel_holds_every_file_of_the_package(distribution: Built) -> None:
@@ -168,14 +173,15 @@ def test_kernel_needs_three_libraries_and_states_their_floors(built: dict[str, B
 
 
 def test_kernel_offers_uvloop_and_every_plugin_as_extras(built: dict[str, Built]) -> None:
-    extras: dict[str, set[str]] = {"fast": set(), "all": set()}
+    extras: dict[str, set[str]] = {"fast": set(), "all": set(), "testing": set()}
     for item in built["echostream-core"].requirements():
         for extra, names in extras.items():
             marker = item.marker
             if marker and any(marker.evaluate({"extra": extra, "sys_platform": os}) for os in ("linux", "win32")):
                 names.add(item.name)
     assert extras["fast"] == {"uvloop", "winloop"}
-    assert set(built) - {"echostream-core"} <= extras["all"]
+    assert extras["testing"] == {"echostream-sim", "echostream-testkit"}
+    assert set(built) - {"echostream-core"} <= extras["all"] | extras["testing"]
 
 
 def test_fast_loop_is_the_one_that_the_system_can_run(built: dict[str, Built]) -> None:
@@ -208,7 +214,7 @@ def test_kernel_has_no_entry_points(built: dict[str, Built]) -> None:
 
 def test_plugin_is_listed_once_and_indexed_under_the_same_reference(plugin: Built) -> None:
     groups = plugin.entry_points()
-    if plugin.name == "echostream-certs":
+    if plugin.name in LIBRARIES:
         assert groups == {}, "a library: it has no hooks"
         return
     assert groups.pop(PLUGINS_GROUP) == {plugin.folder.name: plugin.package}
@@ -306,4 +312,4 @@ def test_core_alone_imports_and_finds_no_plugin(built: dict[str, Built], tmp_pat
 
 def test_plugin_installs_alone_beside_core(plugin: Built, built: dict[str, Built], tmp_path: Path) -> None:
     install(tmp_path, built["echostream-core"], plugin)
-    assert load_plugins_in(tmp_path) == ([] if plugin.name == "echostream-certs" else [plugin.package])
+    assert load_plugins_in(tmp_path) == ([] if plugin.name in LIBRARIES else [plugin.package])
