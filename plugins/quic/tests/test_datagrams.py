@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 import pytest
 
 from echostream_core.errors import LimitExceeded
+from echostream_core.wire.datagrams import DatagramDrops
 from plugins.quic.tests.recording import Ends, Recorder, connect, dial, listen
 
 
@@ -42,9 +43,30 @@ async def test_the_queue_drops_the_oldest_and_counts_it() -> None:
         ends = await connect(stack, near_options={"max_queued_datagrams": 10})
         answers = [ends.near.send_datagram(bytes([number])) for number in range(25)]
         assert answers == [True] * 10 + [False] * 15
-        assert ends.near.connection.datagrams_dropped == 15
+        assert ends.near.connection.datagram_drops == DatagramDrops(full=15)
         await ends.far.until(lambda: len(ends.far.datagrams) == 10)
         assert ends.far.datagrams == [bytes([number]) for number in range(15, 25)]
+
+
+async def test_what_has_expired_when_there_is_room_is_not_sent(ends: Ends) -> None:
+    connection = ends.near.connection
+    now = asyncio.get_running_loop().time()
+    connection.send_datagram([b"old"], expires_at=now)
+    await asyncio.sleep(0.01)  # a turn with nothing but that
+    assert connection.datagram_drops == DatagramDrops(expired=1)
+    connection.send_datagram([b"old too"], expires_at=now)
+    connection.send_datagram([b"good"], expires_at=now + 60)
+    connection.send_datagram([b"lasting"])
+    await ends.far.until(lambda: len(ends.far.datagrams) == 2)
+    assert ends.far.datagrams == [b"good", b"lasting"]
+    assert connection.datagram_drops == DatagramDrops(expired=2)
+
+
+async def test_what_waits_at_the_end_is_counted(ends: Ends) -> None:
+    ends.near.send_datagram(b"late")
+    ends.near.close()
+    assert ends.near.connection.datagram_drops == DatagramDrops(closed=1)
+    await ends.near.ended()
 
 
 async def test_what_arrives_before_start_waits_bounded() -> None:
@@ -60,7 +82,7 @@ async def test_what_arrives_before_start_waits_bounded() -> None:
         recorder = Recorder(connection).start()
         await recorder.until(lambda: len(recorder.datagrams) == 5)
         assert recorder.datagrams == [bytes([number]) for number in range(15, 20)]
-        assert connection.datagrams_dropped == 15
+        assert connection.datagram_drops == DatagramDrops(crowded=15)
         recorder.abort()
         await recorder.ended()
 

@@ -70,7 +70,7 @@ class End:
                 state.incoming = []
                 self.received.setdefault(state.stream_id, bytearray()).extend(data)
                 if data and self.consume:
-                    table.consume(state, len(data), now, self.engine.rtt)
+                    table.consume(state, len(data), now, self.engine.rtt, self.engine.least_rtt)
                 if data and self.on_data is not None:
                     self.on_data(state, data)
                 if state.reset_code is not None:

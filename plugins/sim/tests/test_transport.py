@@ -21,6 +21,7 @@ from echostream_core.errors import (
 )
 from echostream_core.transport import Connection, Pipe
 from echostream_core.types import Buffer, Priority, Url
+from echostream_core.wire.datagrams import DatagramDrops
 from echostream_core.wire.limits import INITIAL_WINDOW_BYTES
 from echostream_sim import link_frames as wire
 from echostream_sim.options import SimOptions
@@ -210,7 +211,7 @@ async def test_the_queue_of_datagrams_is_bounded_and_drops_the_oldest() -> None:
     async with connected(near_options={"max_queued_datagrams": 3}) as ends:
         taken = [ends.near.send_datagram(b"%d" % number) for number in range(5)]
         assert taken == [True, True, True, False, False]
-        assert ends.near.connection.datagrams_dropped == 2
+        assert ends.near.connection.datagram_drops == DatagramDrops(full=2)
         await ends.far.until(lambda: ends.far.datagrams == [b"2", b"3", b"4"])
 
 
@@ -229,7 +230,25 @@ async def test_a_datagram_that_waited_too_long_is_not_sent() -> None:
         ends.near.send_datagram(b"new")
         await ends.far.until(lambda: ends.far.datagrams)
         assert ends.far.datagrams == [b"new"]
-        assert ends.near.connection.engine.datagrams_expired == 1
+        assert ends.near.connection.datagram_drops == DatagramDrops(expired=1)
+
+
+@simulated
+async def test_a_datagram_with_an_expiry_of_its_own_is_dropped_before_the_paths() -> None:
+    here = network(delay_s=0.02)
+    async with connected() as ends:
+        here.partition("client", "server")
+        near = ends.near.open()
+        near.write(bytes(60_000))  # more than the window takes: it is full until the path is back
+        await asyncio.sleep(0.1)
+        now = asyncio.get_running_loop().time()
+        ends.near.connection.send_datagram([b"brief"], expires_at=now + 0.2)
+        ends.near.connection.send_datagram([b"longer"], expires_at=now + 0.9)
+        await asyncio.sleep(0.3)
+        here.heal("client", "server")
+        await ends.far.until(lambda: ends.far.datagrams)
+        assert ends.far.datagrams == [b"longer"]
+        assert ends.near.connection.datagram_drops == DatagramDrops(expired=1)
 
 
 @simulated

@@ -28,6 +28,7 @@ from echostream_core.errors import (
 )
 from echostream_core.transport import Connection, ConnectionReceiver
 from echostream_core.types import Buffer, Priority
+from echostream_core.wire.datagrams import DatagramDrops, DatagramQueue
 from echostream_quic._aioquic import Engine
 from echostream_quic._errors import IDLE_TIMEOUT, connection_ended
 from echostream_quic.endpoint import Address
@@ -106,8 +107,8 @@ class QuicConnection(Connection):
         self.local_address = local_address
         self.peer_address = peer_address
         self.engine = engine
-        self.datagrams_dropped = 0
-        """Datagrams that the bounded queues dropped, in both directions."""
+        self.datagram_drops = DatagramDrops()
+        engine.substreams.datagrams = DatagramQueue(options.max_queued_datagrams, loop.time, self.datagram_drops)
         self.peer_host = ""
         """The peer's IP address when the handshake began; a listener counts by it."""
         self.farewell: Sequence[tuple[bytes, Address]] = ()
@@ -178,8 +179,8 @@ class QuicConnection(Connection):
         self._drop_all(but=None)
         self._turn_soon()
 
-    def send_datagram(self, data: Sequence[Buffer]) -> bool:
-        """Queue one datagram; False when the oldest was dropped to take it."""
+    def send_datagram(self, data: Sequence[Buffer], expires_at: float | None = None) -> bool:
+        """Queue one datagram; False when an older one was dropped to take it."""
         engine = self.engine
         most = engine.max_datagram_size()
         if not most:
@@ -193,15 +194,11 @@ class QuicConnection(Connection):
                 maximum=most,
             )
         if self.ended or self._closing is not None:
+            engine.substreams.datagrams.drops.closed += 1
             return True
-        queue = engine.substreams.datagrams
-        full = len(queue) >= self._options.max_queued_datagrams
-        if full:
-            queue.popleft()
-            self.datagrams_dropped += 1
-        queue.append(datagram)
+        kept = engine.substreams.datagrams.put(datagram, expires_at)
         self._turn_soon()
-        return not full
+        return kept
 
     def max_datagram_size(self) -> int:
         """What one packet carries now; it rises when the path's size has been probed."""
@@ -230,7 +227,7 @@ class QuicConnection(Connection):
 
     def consumed(self, stream: SubstreamState, size: int) -> None:
         """``size`` bytes of ``stream`` are used."""
-        if self.engine.substreams.consume(stream, size, self._clock(), self.engine.rtt):
+        if self.engine.substreams.consume(stream, size, self._clock(), self.engine.rtt, self.engine.least_rtt):
             self._turn_soon()
 
     def reset(self, substream: QuicSubstream, code: int) -> None:
@@ -387,7 +384,7 @@ class QuicConnection(Connection):
         while (event := next_event()) is not None:
             if isinstance(event, events.DatagramFrameReceived):
                 if len(self._datagrams) == self._datagrams.maxlen:
-                    self.datagrams_dropped += 1
+                    self.engine.substreams.datagrams.drops.crowded += 1
                 self._datagrams.append(event.data)
             elif isinstance(event, events.ConnectionIdIssued):
                 self._link.cid_added(self, event.connection_id)
@@ -503,7 +500,7 @@ class QuicConnection(Connection):
         for stream in list(self.engine.substreams.by_id.values()):
             if stream.substream is not None and stream.substream is not but:
                 stream.substream.lost()
-        self.engine.substreams.datagrams.clear()
+        self.engine.substreams.datagrams.close()
 
 
 def _cut(reason: str) -> str:

@@ -7,7 +7,6 @@ with it.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -16,6 +15,7 @@ from aioquic.quic.packet_builder import QuicDeliveryState
 from aioquic.quic.stream import QuicStreamReceiver
 
 from echostream_core.types import Priority
+from echostream_core.wire.datagrams import DatagramDrops, DatagramQueue
 from echostream_quic import frames
 from echostream_quic.flow import CONTROL_WINDOW_BYTES, ReceiveWindow, SessionWindow
 from echostream_quic.frames import stream_header
@@ -98,10 +98,8 @@ class Substreams:
         """Those with something to deliver, in the order in which it began to arrive."""
         self.relieved: list[SubstreamState] = []
         """Those whose queue has room again after a write that answered False."""
-        self.datagrams: deque[bytes] = deque()
-        """To be sent. Whoever queues here keeps it bounded."""
-        self.datagrams_too_large = 0
-        """Datagrams dropped because the path became narrower while they waited."""
+        self.datagrams = DatagramQueue(options.max_queued_datagrams, lambda: 0.0, DatagramDrops())
+        """To be sent. The connection, which has a clock, puts its own queue here."""
         self.listening = False
         """Somebody takes what arrives: the peer may use all the windows."""
         self._options = options
@@ -138,9 +136,9 @@ class Substreams:
         if not outgoing.scheduled and outgoing.sendable:
             self.scheduler.add(outgoing)
 
-    def consume(self, state: SubstreamState, size: int, now: float, rtt: float) -> bool:
+    def consume(self, state: SubstreamState, size: int, now: float, rtt: float, least_rtt: float) -> bool:
         """Count ``size`` delivered bytes as used; True when there is something to tell the peer."""
-        due = state.window.consume(size, now, rtt)
+        due = state.window.consume(size, now, rtt, least_rtt)
         if state.ended:
             self.forget_if_finished(state)
         elif due:
@@ -231,7 +229,7 @@ class Substreams:
         """Something could be sent."""
         return bool(
             self.scheduler
-            or self.datagrams
+            or self.datagrams.waiting
             or self._limits_due
             or self._credit_due
             or self._stops_due
@@ -246,7 +244,7 @@ class Substreams:
         if self._limits_due or self._credit_due or self._stops_due or self._resets_due:
             room = self._fill_control(pieces, handlers, room)
         scheduler = self.scheduler
-        if self.datagrams:
+        if self.datagrams.waiting:
             turn = scheduler.peek()
             # With other substreams waiting, every second packet is theirs: datagrams do not starve them.
             if turn is None or (turn.priority and self._datagrams_turn):
@@ -283,18 +281,17 @@ class Substreams:
     def _fill_datagrams(self, pieces: list[bytes], room: int, most: int) -> int:
         """Add datagrams while they fit; what is left of ``room``."""
         waiting = self.datagrams
-        while waiting:
-            data = waiting[0]
+        while (data := waiting.peek()) is not None:
             size = len(data)
             if size + 3 > room:
                 if size <= most:
                     break
-                self.datagrams_too_large += 1
+                waiting.drops.too_large += 1
             else:
                 pieces.append(frames.frame(frames.DATAGRAM, size))
                 pieces.append(data)
                 room -= size + 3
-            waiting.popleft()
+            waiting.pop()
         return room
 
     def _fill_control(self, pieces: list[bytes], handlers: Handlers, room: int) -> int:

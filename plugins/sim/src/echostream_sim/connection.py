@@ -78,11 +78,17 @@ class SimConnection(Connection):
         self.capabilities = CAPABILITIES
         self.local_address = local_address
         self.peer_address = peer_address
-        self.engine = Engine(number, options, dials=dials, peer_max_streams=peer_max_streams, wake_up=self._turn_soon)
+        self.engine = Engine(
+            number,
+            options,
+            dials=dials,
+            peer_max_streams=peer_max_streams,
+            wake_up=self._turn_soon,
+            clock=loop.time,
+        )
         self.reader = Reader(self.engine)
         self.reader.heard_at = loop.time()
-        self.datagrams_dropped = 0
-        """Datagrams that the bounded queue dropped."""
+        self.datagram_drops = self.engine.datagrams.drops
         self._loop = loop
         self._options = options
         self._carriage = carriage
@@ -130,8 +136,8 @@ class SimConnection(Connection):
             self._release()
             self._turn_soon()
 
-    def send_datagram(self, data: Sequence[Buffer]) -> bool:
-        """Queue one datagram; False when the oldest was dropped to take it."""
+    def send_datagram(self, data: Sequence[Buffer], expires_at: float | None = None) -> bool:
+        """Queue one datagram; False when an older one was dropped to take it."""
         datagram = b"".join(data)
         most = self.max_datagram_size()
         if len(datagram) > most:
@@ -142,15 +148,12 @@ class SimConnection(Connection):
                 maximum=most,
             )
         if self._ended:
+            self.engine.datagrams.drops.closed += 1
             return True
-        queue = self.engine.datagrams
-        full = len(queue) >= self._options.max_queued_datagrams
-        if full:
-            queue.popleft()
-            self.datagrams_dropped += 1
-        queue.append((self._loop.time() + self._options.datagram_expiry_s, datagram))
+        latest = self._loop.time() + self._options.datagram_expiry_s
+        kept = self.engine.datagrams.put(datagram, latest if expires_at is None else min(expires_at, latest))
         self._turn_soon()
-        return not full
+        return kept
 
     def max_datagram_size(self) -> int:
         """What one packet carries beside its header."""

@@ -13,6 +13,7 @@ from typing import Final
 from echostream_core.errors import LocalProtocolError, ResourceClosed
 from echostream_core.types import Priority
 from echostream_core.wire.credit import ReceiveWindow, WindowBudget
+from echostream_core.wire.datagrams import DatagramDrops, DatagramQueue
 from echostream_core.wire.substream import RECEIVING, UNOPENED, CarriedSubstream
 from echostream_sim import link_frames as wire
 from echostream_sim.link_received import ReceivedNumbers
@@ -37,7 +38,14 @@ class Engine:
     """The carrier of one connection's substreams. ``wake_up`` asks for a turn: there is something to send."""
 
     def __init__(
-        self, number: int, options: SimOptions, *, dials: bool, peer_max_streams: int, wake_up: Callable[[], None]
+        self,
+        number: int,
+        options: SimOptions,
+        *,
+        dials: bool,
+        peer_max_streams: int,
+        wake_up: Callable[[], None],
+        clock: Callable[[], float],
     ) -> None:
         self.number = number
         self.options = options
@@ -50,9 +58,8 @@ class Engine:
         self.live: dict[int, SimSubstream] = {}
         self.control: SimSubstream | None = None
         self.line = Line()
-        self.datagrams: deque[tuple[float, bytes]] = deque()
-        """To be sent: until when, and what. Whoever queues here keeps it bounded."""
-        self.datagrams_expired = 0
+        self.datagrams = DatagramQueue(options.max_queued_datagrams, clock, DatagramDrops())
+        """To be sent."""
         self.writable: list[SimSubstream] = []
         """Whose ``on_writable`` is due."""
         self.unacknowledged = 0
@@ -123,7 +130,7 @@ class Engine:
         self._unopened.clear()
         self._orders.clear()
         self._credits.clear()
-        self.datagrams.clear()
+        self.datagrams.close()
         self.writable.clear()
 
     # What substreams call: the carrier's part
@@ -258,7 +265,7 @@ class Engine:
         """Something could be sent, if the window has room."""
         return bool(
             self.line
-            or self.datagrams
+            or self.datagrams.waiting
             or self._orders
             or self._credits
             or self._farewell_due
@@ -285,12 +292,12 @@ class Engine:
                 room -= len(pieces[1])
             heads = len(pieces)
             if (self.waiting or recovery.probes) and recovery.may_send(now):
-                self._fill(pieces, frames, room, now)
+                self._fill(pieces, frames, room)
                 if recovery.probes and len(pieces) == heads:
                     pieces.append(_PING)  # a probe asks for an answer whatever it carries
             eliciting = len(pieces) > heads
             if not eliciting and not pressing:
-                if bare or not self.datagrams or heads == 1:
+                if bare or not self.datagrams.waiting or heads == 1:
                     break
                 bare = True
                 continue
@@ -307,7 +314,7 @@ class Engine:
                 recovery.next_number = number + 1
         return packets
 
-    def _fill(self, pieces: list[bytes], frames: list[Frame], room: int, now: float) -> None:
+    def _fill(self, pieces: list[bytes], frames: list[Frame], room: int) -> None:
         """Fill one packet of ``room`` bytes with what is most urgent."""
         if self.ping_due:
             self.ping_due = False
@@ -317,11 +324,11 @@ class Engine:
         if self._orders or self._credits or self._allowance_due():
             room = self._fill_orders(pieces, frames, room)
         line = self.line
-        if self.datagrams:
+        if self.datagrams.waiting:
             turn = line.peek()
             # With other substreams waiting, every second packet is theirs: datagrams do not starve them.
             if turn is None or (turn.priority and self._datagrams_turn):
-                room = self._fill_datagrams(pieces, room, now)
+                room = self._fill_datagrams(pieces, room)
             self._datagrams_turn = not self._datagrams_turn
         while room >= LEAST_ROOM_BYTES:
             stream = line.peek()
@@ -373,20 +380,14 @@ class Engine:
             room -= wire.MAX_STREAMS_BODY.size
         return room
 
-    def _fill_datagrams(self, pieces: list[bytes], room: int, now: float) -> int:
+    def _fill_datagrams(self, pieces: list[bytes], room: int) -> int:
         """Add datagrams while they fit, but for those that have waited too long; what is left of ``room``."""
         waiting = self.datagrams
-        while waiting:
-            expires, data = waiting[0]
-            if expires < now:
-                self.datagrams_expired += 1
-            elif len(data) + wire.DATAGRAM_HEAD.size > room:
-                break
-            else:
-                pieces.append(wire.DATAGRAM_HEAD.pack(wire.DATAGRAM, len(data)))
-                pieces.append(data)
-                room -= wire.DATAGRAM_HEAD.size + len(data)
-            waiting.popleft()
+        while (data := waiting.peek()) is not None and len(data) + wire.DATAGRAM_HEAD.size <= room:
+            pieces.append(wire.DATAGRAM_HEAD.pack(wire.DATAGRAM, len(data)))
+            pieces.append(data)
+            room -= wire.DATAGRAM_HEAD.size + len(data)
+            waiting.pop()
         return room
 
     def _control_sent(self) -> int:

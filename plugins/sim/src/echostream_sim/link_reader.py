@@ -30,7 +30,6 @@ class Reader:
         self.changed: list[SimSubstream] = []
         """Those with something to deliver, in the order in which it came."""
         self.datagrams: deque[bytes] = deque(maxlen=engine.options.max_queued_datagrams)
-        self.datagrams_dropped = 0
         self.heard_at = 0.0
         """When the last packet came."""
         self.listening = False
@@ -93,7 +92,7 @@ class Reader:
             elif kind == wire.DATAGRAM:
                 _, size = wire.DATAGRAM_HEAD.unpack_from(packet, at)
                 at += wire.DATAGRAM_HEAD.size
-                self.datagrams_dropped += len(self.datagrams) == self.datagrams.maxlen
+                self._engine.datagrams.drops.crowded += len(self.datagrams) == self.datagrams.maxlen
                 self.datagrams.append(_cut(packet, at, size))
                 at += size
             elif kind == wire.CREDIT:
