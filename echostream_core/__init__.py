@@ -15,9 +15,13 @@ if TYPE_CHECKING:
     from echostream_core.capabilities import Capabilities
     from echostream_core.client import RpcClient
     from echostream_core.engine.context import Context
+    from echostream_core.engine.datagram_handlers import datagram_handler
     from echostream_core.engine.handlers import handler, service, stream_handler
+    from echostream_core.engine.listeners import listener
     from echostream_core.engine.session import Session
+    from echostream_core.engine.session_events import Emitted, emit_to
     from echostream_core.engine.streams import Stream
+    from echostream_core.engine.subscriptions import Event, Subscription
     from echostream_core.errors import (
         CallError,
         CapabilityError,
@@ -55,9 +59,11 @@ if TYPE_CHECKING:
     from echostream_core.hookspecs import API_VERSION, hookimpl
     from echostream_core.kernel import Kernel
     from echostream_core.middleware import Call, Handler, Middleware, Reply
+    from echostream_core.reconnect import Reconnect
     from echostream_core.runner import run
     from echostream_core.server import RpcServer
     from echostream_core.types import Priority, Url
+    from echostream_core.wire.datagrams import DatagramDrops
     from echostream_core.wire.limits import Limits
 
 __version__ = "0.1.0"
@@ -74,12 +80,15 @@ __all__ = [
     "ConnectFailed",
     "ConnectionLost",
     "Context",
+    "DatagramDrops",
     "DeadlineExceeded",
     "DecodeError",
     "Disconnected",
     "EchoStreamError",
+    "Emitted",
     "EncodeError",
     "EndOfStream",
+    "Event",
     "Handler",
     "Kernel",
     "LimitExceeded",
@@ -96,6 +105,7 @@ __all__ = [
     "PluginNotFound",
     "Priority",
     "ProtocolError",
+    "Reconnect",
     "RemoteError",
     "RemoteProtocolError",
     "Reply",
@@ -108,11 +118,15 @@ __all__ = [
     "StatusCode",
     "Stream",
     "StreamReset",
+    "Subscription",
     "TransportError",
     "Url",
     "__version__",
+    "datagram_handler",
+    "emit_to",
     "handler",
     "hookimpl",
+    "listener",
     "run",
     "service",
     "stream_handler",
@@ -122,13 +136,23 @@ _HOMES: Final = {
     "capabilities": ("Capabilities",),
     "client": ("RpcClient",),
     "engine.context": ("Context",),
+    "engine.datagram_handlers": ("datagram_handler",),
     "engine.handlers": (
         "handler",
         "service",
         "stream_handler",
     ),
+    "engine.listeners": ("listener",),
     "engine.session": ("Session",),
+    "engine.session_events": (
+        "Emitted",
+        "emit_to",
+    ),
     "engine.streams": ("Stream",),
+    "engine.subscriptions": (
+        "Event",
+        "Subscription",
+    ),
     "errors": (
         "CallError",
         "CapabilityError",
@@ -174,12 +198,14 @@ _HOMES: Final = {
         "Middleware",
         "Reply",
     ),
+    "reconnect": ("Reconnect",),
     "runner": ("run",),
     "server": ("RpcServer",),
     "types": (
         "Priority",
         "Url",
     ),
+    "wire.datagrams": ("DatagramDrops",),
     "wire.limits": ("Limits",),
 }
 """Where the public names live: module → names."""

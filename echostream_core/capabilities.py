@@ -8,7 +8,7 @@ checked against it when the configuration is checked, not at the first send. Not
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from difflib import get_close_matches
 from typing import Literal
 
@@ -71,6 +71,12 @@ class Capabilities:
             if not fulfilled:
                 missing.append(need)
         return missing
+
+    def with_emulated_datagrams(self) -> Capabilities:
+        """The record of a pipe's connection on which both ends emulate datagrams; others are not changed."""
+        if self.streams != "muxed" or self.datagrams != "none":
+            return self
+        return replace(self, datagrams="emulated")
 
     def as_dict(self) -> dict[str, bool | str]:
         """The record as plain data, fields in their order."""

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import logging
 import os
-from collections.abc import Coroutine, Generator, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
@@ -14,18 +14,34 @@ import msgspec
 
 from echostream_core.capabilities import Capabilities
 from echostream_core.config import Config, load_config
+from echostream_core.engine.datagram_handlers import DatagramHandler, check_channel, compile_datagram_handler
 from echostream_core.engine.endpoint import EndpointSettings, Target, make_limits
-from echostream_core.engine.handlers import collect_routes, make_route, method_mark, service_name
+from echostream_core.engine.gate import Gate
+from echostream_core.engine.handlers import make_route, method_mark, service_name
+from echostream_core.engine.listeners import collect_listeners
 from echostream_core.engine.outgoing import DEFAULT_TIMEOUT, MetadataLike, _Default
 from echostream_core.engine.session import Session
+from echostream_core.engine.session_events import Subscribing, make_subscription
 from echostream_core.engine.stream_calls import ItemStream, StreamOpening
-from echostream_core.errors import CloseCode, ConfigError, ConnectFailed, TransportError
+from echostream_core.engine.subscriptions import DEFAULT_MAX_QUEUE, Key, Overflow, Subscription
+from echostream_core.errors import (
+    CloseCode,
+    ConfigError,
+    ConnectFailed,
+    DeadlineExceeded,
+    Disconnected,
+    EchoStreamError,
+    EndOfStream,
+    TransportError,
+)
 from echostream_core.kernel import Kernel, default_kernel
-from echostream_core.types import Priority
+from echostream_core.reconnect import Reconnect, is_permanent
+from echostream_core.types import Buffer, Priority
 from echostream_core.wire.limits import Limits
 
 if TYPE_CHECKING:
     from echostream_core.codec import Codec
+    from echostream_core.compression import Compression
     from echostream_core.middleware import Middleware
 
 __all__ = ["Connecting", "RpcClient"]
@@ -33,6 +49,8 @@ __all__ = ["Connecting", "RpcClient"]
 T = TypeVar("T")
 CONNECT_TIMEOUT: Final = 10.0
 """Seconds for dialling one URL, handshake included."""
+FLUSH_TIMEOUT: Final = 5.0
+"""Seconds that ``close`` gives the server to handle the last events."""
 
 _logger = logging.getLogger("echostream.client")
 
@@ -54,8 +72,8 @@ class Connecting:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close."""
-        await self._client.close()
+        """Close; at once when the block failed."""
+        await self._client.close(flush=0.0 if error is not None else FLUSH_TIMEOUT)
 
 
 class RpcClient:
@@ -70,13 +88,25 @@ class RpcClient:
         targets: Sequence[Target],
         handlers: Sequence[object],
         connect_timeout: float,
+        reconnect: Reconnect | None = None,
     ) -> None:
         self._settings = settings
         self._targets = targets
         self._connect_timeout = connect_timeout
         self._handlers = list(handlers)
-        self._pipeline = settings.pipeline(collect_routes(self._handlers))
-        self._session: Session | None = None
+        self._pipeline = settings.pipeline(self._handlers)
+        self._reconnect = reconnect
+        self._session: Session | None = None  # None: not connected, perhaps not yet again
+        self._last: Session | None = None
+        self._redial: asyncio.Task[None] | None = None
+        self._gate: Gate | None = None
+        self._problem: EchoStreamError | None = None
+        self._closed = False
+        self._subscriptions: list[Subscription] = []
+        self._datagram_handlers: dict[int, DatagramHandler] = {}
+        self._after_reconnect: list[Callable[[], None]] = []
+        self.reconnects = 0
+        """How often a lost session was followed by a new one."""
         self.fallbacks = 0
         """How many URLs were tried in vain before the one that worked."""
 
@@ -86,14 +116,17 @@ class RpcClient:
         url: str | Sequence[str],
         *handlers: object,
         codecs: Sequence[str | Codec] = (),
+        compression: Sequence[str | Compression] = (),
         tls: Mapping[str, object] | None = None,
         transport: Mapping[str, Mapping[str, object]] | None = None,
         middleware: Sequence[str | Middleware] = (),
         limits: Mapping[str, float] | Limits | None = None,
         require: Sequence[str] = (),
+        emulate_datagrams: bool = False,
         credentials: Mapping[str, str] | None = None,
         insecure_credentials: bool = False,
         connect_timeout: float = CONNECT_TIMEOUT,
+        reconnect: bool | Reconnect = True,
         name: str = "",
         kernel: Kernel | None = None,
     ) -> Connecting:
@@ -102,22 +135,28 @@ class RpcClient:
 
         ``handlers`` are what the server may call here. ``credentials`` go to the server's authenticator, and only
         over an encrypted connection unless ``insecure_credentials``. ``connect_timeout`` in seconds for each URL.
+        A session that is lost later is replaced by a new one, with its subscriptions, unless ``reconnect`` is False;
+        calls that were running fail, new ones wait for the connection. ``emulate_datagrams`` carries datagrams over
+        transports of one ordered pipe too, if the server has set it as well; connecting then waits for its SETUP.
         Raises ConnectFailed when none works, ConfigError and PluginError for wrong arguments.
         """
         settings = EndpointSettings(
             kernel=kernel or default_kernel(),
             side="client",
             codecs=codecs,
+            compression=compression,
             middleware=middleware,
             tls=tls,
             transport=transport or {},
             limits=make_limits(limits),
             require=require,
+            emulate_datagrams=emulate_datagrams,
             credentials=credentials or {},
             name=name,
         )
         urls = [url] if isinstance(url, str) else list(url)
-        return cls._connecting(settings, urls, handlers, connect_timeout, insecure_credentials)
+        again = reconnect if isinstance(reconnect, Reconnect) else Reconnect() if reconnect else None
+        return cls._connecting(settings, urls, handlers, connect_timeout, insecure_credentials, again)
 
     @classmethod
     def from_config(
@@ -145,16 +184,21 @@ class RpcClient:
             kernel=kernel or Kernel(config.plugins),
             side="client",
             codecs=section.codecs,
+            compression=section.compression,
             middleware=section.middleware,
             tls=section.tls,
             limits=make_limits(changes),
             require=section.require,
+            emulate_datagrams=section.emulate_datagrams,
             credentials=section.credentials,
             name=section.name,
             config=config,
             section=section,
         )
-        return cls._connecting(settings, section.url, handlers, section.connect_timeout_s, section.insecure_credentials)
+        again = Reconnect() if section.reconnect else None
+        return cls._connecting(
+            settings, section.url, handlers, section.connect_timeout_s, section.insecure_credentials, again
+        )
 
     @classmethod
     def _connecting(
@@ -164,6 +208,7 @@ class RpcClient:
         handlers: Sequence[object],
         connect_timeout: float,
         insecure_credentials: bool,
+        reconnect: Reconnect | None,
     ) -> Connecting:
         targets = settings.targets(urls)
         if settings.credentials and not insecure_credentials:
@@ -174,7 +219,7 @@ class RpcClient:
                         "use an encrypted transport, or set insecure_credentials = true",
                         key="credentials",
                     )
-        return Connecting(cls(settings, targets, handlers, connect_timeout))
+        return Connecting(cls(settings, targets, handlers, connect_timeout, reconnect))
 
     async def _dial(self) -> RpcClient:
         problems: list[TransportError] = []
@@ -189,18 +234,26 @@ class RpcClient:
             else:
                 connection = self._settings.connection(made)
                 try:
-                    self._settings.check_negotiated(connection.capabilities, str(target.url))
+                    self._settings.check_negotiated(connection, str(target.url))
                 except TransportError as error:
                     connection.abort()
                     problems.append(error)
                 else:
-                    self._session = Session(connection, self._pipeline, dialer=True)
+                    session = Session(connection, self._pipeline, dialer=True, on_closed=self._on_closed)
+                    session.datagrams.add(self._datagram_handlers)
                     try:
-                        self._session.start()
+                        session.start()
                     except BaseException:  # SETUP cannot be encoded
                         connection.abort()
                         raise
-                    return self
+                    self._session = self._last = session
+                    try:
+                        await self._settle(session, str(target.url))
+                    except TransportError as error:
+                        self._session = None
+                        problems.append(error)
+                    else:
+                        return self
             if len(problems) < len(self._targets):
                 self.fallbacks += 1
                 _logger.warning("%s; trying the next URL", problems[-1])
@@ -209,12 +262,155 @@ class RpcClient:
         listed = "; ".join(str(problem) for problem in problems)
         raise ConnectFailed(f"none of {len(problems)} URLs worked: {listed}") from problems[-1]
 
+    async def _settle(self, session: Session, url: str) -> None:
+        """Where datagrams are to be emulated, wait until the server has said whether it does, too."""
+        if not self._settings.emulate_datagrams or session.capabilities.streams != "muxed":
+            return
+        try:
+            await session.wait_for_peer(session.loop.time() + self._connect_timeout)
+            self._settings.check_negotiated(session.connection, url)
+        except Disconnected:
+            return  # as when it is lost a moment later: ``_on_closed`` knows what to do
+        except DeadlineExceeded as error:
+            session.abort()
+            raise ConnectFailed(f"{url}: {error.message}") from error
+        except BaseException:
+            session.abort()
+            raise
+
+    # -- the session, and the next one
+
     @property
     def session(self) -> Session:
-        """The session under this client."""
-        if self._session is None:
+        """The session under this client; while it is lost, the one that was."""
+        session = self._session or self._last
+        if session is None:
             raise ConfigError("not connected: await RpcClient.connect(...) or use it in 'async with'")
-        return self._session
+        return session
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a session right now."""
+        return self._session is not None and not self._session.disconnected
+
+    def _on_closed(self, session: Session, error: EchoStreamError | None) -> None:
+        if self._reconnect is None or self._closed or session is not self._session:
+            return
+        if (error is None and not session.departure.final) or is_permanent(error):
+            if error is not None:
+                _logger.error("%s has ended the session for good: %s", session.peer, error)
+            self._end_subscriptions(session.closed_error())  # else the application has closed the session itself
+            return
+        self._session = None
+        self._problem = error
+        if self._gate is None:
+            self._gate = Gate(session.loop)
+        _logger.warning("the session with %s is lost (%s); connecting again", session.peer, error or "closed")
+        if self._redial is None or self._redial.done():  # else it is at it already, and will see
+            self._redial = session.loop.create_task(self._dial_again(self._reconnect))
+
+    async def _dial_again(self, reconnect: Reconnect) -> None:
+        try:
+            while self._session is None:
+                if not await self._dial_until_it_works(reconnect):
+                    return
+                await self._subscribe_again(self.session)
+                await self._see_its_end()
+            if self._session.disconnected:
+                return
+            self.reconnects += 1
+            _logger.info("connected again, to %s", self._session.peer)
+        finally:
+            if self._gate is not None:
+                self._gate.open_all()
+        self._tell_reconnected()
+
+    async def _see_its_end(self) -> None:
+        """A session that has failed is not ours any more as soon as its connection is gone too: wait for that."""
+        if self._session is not None and self._session.disconnected:
+            await asyncio.wait({self._session.closed})
+
+    async def _dial_until_it_works(self, reconnect: Reconnect) -> bool:
+        """Dial until there is a session with the peer's SETUP; False when it is time to give up."""
+        for delay in reconnect.delays(self._pipeline.randomness):
+            await asyncio.sleep(delay)
+            try:
+                await self._dial()
+                # A proxy accepts connections also when nobody is behind it: that would look like success.
+                await self.session.wait_for_peer(float("inf"))
+            except EchoStreamError as error:
+                self._problem = error
+                _logger.info("connecting again: %s", error)
+            except Exception as error:  # a transport that breaks its contract
+                self._problem = TransportError(f"{type(error).__name__}: {error}")
+                _logger.exception("connecting again: a transport has failed")
+            await self._see_its_end()
+            if self._session is not None:
+                return not self._session.disconnected  # else it was ended for good
+        _logger.error("not connected any more after %d attempts: %s", reconnect.attempts or 0, self._problem)
+        self._session = self._last
+        self._end_subscriptions(Disconnected(f"not connected any more: {self._problem}", not_processed=True))
+        return False
+
+    def _tell_reconnected(self) -> None:
+        for callback in list(self._after_reconnect):
+            try:
+                callback()
+            except Exception:
+                _logger.exception("a callback of on_reconnect failed")
+
+    async def _subscribe_again(self, session: Session) -> None:
+        """All at once: a thousand subscriptions must not take a thousand round trips."""
+        missing = [one for one in self._subscriptions if one.number < 0 and not one.ended]
+        await asyncio.gather(*(self._renew(session, subscription) for subscription in missing))
+
+    async def _renew(self, session: Session, subscription: Subscription) -> None:
+        try:
+            await session.events.attach(subscription)
+        except Disconnected:
+            return  # lost again: the next session will have it
+        except EchoStreamError as error:
+            _logger.error("the subscription to %r could not be renewed: %s", subscription.pattern, error)
+            subscription.end(error)
+            if subscription in self._subscriptions:
+                self._subscriptions.remove(subscription)
+
+    def _end_subscriptions(self, error: EchoStreamError) -> None:
+        subscriptions, self._subscriptions = self._subscriptions, []
+        for subscription in subscriptions:
+            subscription.end(error)
+
+    async def _wait_connected(self, timeout: float | None) -> Session:
+        """The session, waiting for the next one while there is none; DeadlineExceeded when it takes too long."""
+        try:
+            async with asyncio.timeout(timeout):
+                while self._session is None:
+                    if self._closed:
+                        raise Disconnected("the client is closed", not_processed=True)
+                    if self._gate is None:
+                        raise ConfigError("not connected: await RpcClient.connect(...) or use it in 'async with'")
+                    await self._gate.wait()
+                return self._session
+        except TimeoutError as error:
+            text = f"not connected within {timeout:g} s: {self._problem}"
+            raise DeadlineExceeded(text, not_processed=True) from error
+
+    async def _request_later(
+        self,
+        method: str,
+        payload: object,
+        timeout: float | _Default | None,
+        metadata: MetadataLike | None,
+        returns: Any,
+        priority: Priority | None,
+    ) -> Any:
+        """A request that is made while the session is lost: its timeout covers the waiting."""
+        loop = asyncio.get_running_loop()
+        limit = self._settings.limits.default_timeout_s if isinstance(timeout, _Default) else timeout
+        begin = loop.time()
+        session = await self._wait_connected(limit)
+        left = None if limit is None else limit - (loop.time() - begin)
+        return await session.outgoing.request(method, payload, left, metadata, returns, priority)
 
     @property
     def capabilities(self) -> Capabilities:
@@ -237,7 +433,11 @@ class RpcClient:
         priority: Priority | None = None,
     ) -> Coroutine[Any, Any, Any]:
         """Call the server's ``method``; await it for the answer. See ``Session.request``."""
-        session = self._session or self.session
+        session = self._session
+        if session is None:
+            if self._last is None:
+                raise ConfigError("not connected: await RpcClient.connect(...) or use it in 'async with'")
+            return self._request_later(method, payload, timeout, metadata, returns, priority)
         return session.outgoing.request(method, payload, timeout, metadata, returns, priority)
 
     def stream(
@@ -250,10 +450,11 @@ class RpcClient:
         returns: Any = None,
         priority: Priority | None = None,
     ) -> ItemStream:
-        """The items that the server's ``method`` yields; see ``Session.stream``."""
-        return self.session.stream(
-            method, payload, timeout=timeout, metadata=metadata, returns=returns, priority=priority
-        )
+        """The items that the server's ``method`` yields; see ``Session.stream``.
+
+        Opened with the first item; while the session is lost, that waits for the next one.
+        """
+        return ItemStream(self._opening(), method, payload, timeout, metadata, returns, priority)
 
     def open_stream(
         self,
@@ -264,18 +465,146 @@ class RpcClient:
         metadata: MetadataLike | None = None,
         priority: Priority | None = None,
     ) -> StreamOpening:
-        """Open a stream to the server's stream handler; see ``Session.open_stream``."""
-        return self.session.open_stream(method, payload, timeout=timeout, metadata=metadata, priority=priority)
+        """Open a stream to the server's stream handler; while the session is lost, in the next one. See
+        ``Session.open_stream``.
+        """
+        return StreamOpening(self._opening(), method, payload, timeout, metadata, priority)
+
+    def _opening(self) -> Callable[[float | None], Awaitable[Session]]:
+        """Where streams are opened: in the session that there is then, not in the one that is lost meanwhile."""
+        if self._session is None and self._last is None:
+            raise ConfigError("not connected: await RpcClient.connect(...) or use it in 'async with'")
+
+        def wait(timeout: float | None) -> Awaitable[Session]:
+            return self._wait_connected(self._settings.limits.default_timeout_s if timeout is None else timeout)
+
+        return wait
+
+    async def emit(self, topic: str, payload: object = None) -> bool:
+        """Send an event to the server, if it listens; while the session is lost, to the next one. See
+        ``Session.emit``.
+        """
+        session = self._session or await self._wait_connected(self._settings.limits.default_timeout_s)
+        return await session.events.emit(topic, payload)
+
+    async def flush(self, timeout: float | None = None) -> None:
+        """Wait until the server has handled all events emitted so far; see ``Session.flush``."""
+        await self.session.flush(timeout)
+
+    def subscribe(
+        self,
+        pattern: str,
+        *,
+        overflow: Overflow = "block",
+        max_queue: int = DEFAULT_MAX_QUEUE,
+        key: Key = None,
+        returns: Any = None,
+    ) -> Subscribing:
+        """The server's events that match ``pattern``: ``async with client.subscribe("chat.*") as events``.
+
+        It goes on with the next session when this one is lost; what was emitted in between is missed. See
+        ``Session.subscribe``.
+        """
+        made = make_subscription(pattern, overflow=overflow, max_queue=max_queue, key=key, returns=returns)
+        return Subscribing(made, self._attach)
+
+    def on(
+        self,
+        pattern: str,
+        callback: Callable[..., Any],
+        *,
+        overflow: Overflow = "block",
+        max_queue: int = DEFAULT_MAX_QUEUE,
+        key: Key = None,
+        concurrency: int = 1,
+        returns: Any = None,
+    ) -> Subscribing:
+        """Have ``callback`` called for the server's events that match ``pattern``, in later sessions too. See
+        ``Session.on``.
+        """
+        made = make_subscription(
+            pattern,
+            callback=callback,
+            overflow=overflow,
+            max_queue=max_queue,
+            key=key,
+            concurrency=concurrency,
+            returns=returns,
+        )
+        return Subscribing(made, self._attach)
+
+    async def _attach(self, subscription: Subscription) -> None:
+        subscription.lasting = self._reconnect is not None
+        subscription.call_at_end(self._detach)
+        session = self._session or await self._wait_connected(self._settings.limits.default_timeout_s)
+        await session.events.attach(subscription)
+        self._subscriptions.append(subscription)
+        if self._closed or (self._session is not None and self._session.closed.done()):  # for good, in this very turn
+            self._end_subscriptions(session.closed_error())
+
+    async def _detach(self, subscription: Subscription) -> None:
+        if subscription in self._subscriptions:
+            self._subscriptions.remove(subscription)
+        if self._session is not None and not self._session.disconnected:
+            await self._session.events.detach(subscription)
+
+    def on_reconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Have ``callback`` called whenever a lost session was followed by a new one and the subscriptions are renewed.
+
+        For what a session of the server knows of this client and a new one does not. It must return at once; what it
+        raises is logged. The answer is a function that undoes this.
+        """
+        self._after_reconnect.append(callback)
+
+        def forget() -> None:
+            if callback in self._after_reconnect:
+                self._after_reconnect.remove(callback)
+
+        return forget
+
+    def send_datagram(self, channel: int, payload: Buffer, *, expires_after: float | None = None) -> bool:
+        """Send one datagram to the server; see ``Session.send_datagram``. Disconnected while the session is lost:
+        datagrams are not kept for the next one.
+        """
+        session = self._session
+        if session is None:
+            raise self.session.closed_error()
+        return session.datagrams.send(channel, payload, expires_after)
+
+    def on_datagram(self, channel: int, callback: Callable[..., object]) -> Callable[[], None]:
+        """Have ``callback`` called for the server's datagrams on ``channel``, in later sessions too; calling the
+        answer ends it. See ``Session.on_datagram``.
+        """
+        check_channel(channel)
+        handler = compile_datagram_handler(channel, callback)
+        if channel in self._datagram_handlers or channel in self._pipeline.datagram_handlers:
+            raise ConfigError(f"channel {channel}: another function takes its datagrams; end that first")
+        if self._session is not None:
+            self._session.datagrams.listen(channel, handler)
+        self._datagram_handlers[channel] = handler
+
+        def stop() -> None:
+            if self._datagram_handlers.get(channel) is handler:
+                del self._datagram_handlers[channel]
+                if self._session is not None:
+                    self._session.datagrams.forget(channel, handler)
+
+        return stop
 
     async def ping(self) -> float:
         """Seconds for one round trip."""
         return await self.session.ping()
 
     def add(self, *handlers: object) -> None:
-        """Serve more handlers to the server from now on. ConfigError for a name that is taken."""
-        routes = collect_routes([*self._handlers, *handlers])
+        """Serve more handlers to the server from now on. ConfigError for a name that is taken, and for a listener: what
+        this client listens to from the beginning was told when it connected; use ``on``.
+        """
+        if listeners := collect_listeners(handlers):
+            raise ConfigError(
+                f"add: a listener of {listeners[0].pattern!r}: use 'await client.on(...)' while connected"
+            )
+        self._pipeline = self._settings.pipeline([*self._handlers, *handlers])
         self._handlers.extend(handlers)
-        self._pipeline = self._settings.pipeline(routes)
         if self._session is not None:
             self._session.replace_pipeline(self._pipeline)
 
@@ -283,10 +612,34 @@ class RpcClient:
         """An object with the methods of the ``@service`` class ``cls``; calling one calls the server."""
         return cast("T", _Proxy(self, cls))
 
-    async def close(self) -> None:
-        """End the session. Idempotent."""
+    async def close(self, *, flush: float = FLUSH_TIMEOUT) -> None:
+        """End the session, and connect no more; before that, wait up to ``flush`` seconds until the server has handled
+        the events emitted so far. Idempotent.
+        """
+        self._closed = True
+        try:
+            if self._redial is not None:
+                self._redial.cancel()
+                await asyncio.wait({self._redial})
+            if self._gate is not None:
+                self._gate.open_all()
+            if self._session is not None and not self._session.disconnected and flush > 0:
+                await self._flush_events(self._session, flush)
+        finally:
+            if self._session is not None:
+                self._session.close_now(CloseCode.OK)
+            self._end_subscriptions(EndOfStream("the client was closed"))
         if self._session is not None:
             await self._session.close(CloseCode.OK)
+
+    async def _flush_events(self, session: Session, timeout: float) -> None:
+        try:
+            if session.events.unacknowledged:
+                await session.events.flush(timeout)
+        except TimeoutError:
+            _logger.warning("%s: the last events were not handled within %g s", session.peer, timeout)
+        except Disconnected as error:
+            _logger.warning("%s: the last events may be lost: %s", session.peer, error)
 
     async def __aenter__(self) -> RpcClient:
         """A client that was awaited can still be used in ``async with``."""
@@ -295,8 +648,8 @@ class RpcClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close."""
-        await self.close()
+        """Close; at once when the block failed."""
+        await self.close(flush=0.0 if error is not None else FLUSH_TIMEOUT)
 
 
 class _Proxy:

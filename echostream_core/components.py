@@ -1,7 +1,8 @@
 """Every other kind of thing that a plugin can provide, in one shape.
 
-Kinds that the kernel itself looks up: ``authenticator`` (factory(options) → :data:`Authenticator`), ``command``
-(factory(application) adds commands to the command line), ``extension``, ``resource``, ``config_resolver``, ``check``.
+Kinds that the kernel itself looks up: ``authenticator`` (factory(options) → :data:`Authenticator`), ``compression``
+(offered with ``CompressionSpec``), ``command`` (factory(application) adds commands to the command line), ``extension``,
+``resource``, ``config_resolver``, ``check``.
 A plugin may declare kinds of its own; other plugins then provide for them.
 """
 

@@ -107,6 +107,7 @@ def _check_endpoint(config: Config, kernel: Kernel, endpoint: Endpoint, used: se
             problems.append(_sourced(config, (*title, "transport", scheme), text))
     named = [("codec", "codecs", name) for name in endpoint.codecs]
     named += [("middleware", "middleware", name) for name in endpoint.middleware]
+    named += [("compression", "compression", name) for name in endpoint.compression]
     if isinstance(endpoint, ServerConfig):
         named += [("authenticator", "authenticator", endpoint.authenticator)] if endpoint.authenticator else []
         named += [("discovery", "discovery", endpoint.discovery)] if endpoint.discovery else []
@@ -132,6 +133,8 @@ def _check_transport(
         return [_sourced(config, section, str(error))]
     except Exception as error:  # the plugin's own code: whatever it raises is one more problem, not our end
         return [_sourced(config, section, f"the transport failed on its options: {type(error).__name__}: {error}")]
+    if endpoint.emulate_datagrams:
+        capabilities = capabilities.with_emulated_datagrams()
     require = (*title, "require")
     try:
         unmet = capabilities.unmet(endpoint.require, key=dotted(require))

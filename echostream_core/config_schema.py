@@ -31,7 +31,7 @@ Tables = dict[str, dict[str, object]]
 
 ENDPOINT_NAME: Final = re.compile(r"[a-z0-9_]+")
 _SERVICE: Final = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
-LISTS: Final = ("listen", "url", "services", "codecs", "middleware", "require")
+LISTS: Final = ("listen", "url", "services", "codecs", "compression", "middleware", "require")
 """Settings that are lists, and may be written as one text."""
 
 
@@ -46,6 +46,8 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """What is served: ``module:object``, a handler, a service class or a list of them."""
     codecs: tuple[str, ...] = ()
     """In order of preference; empty: all installed ones, by priority."""
+    compression: tuple[str, ...] = ()
+    """What messages may be compressed with, in order of preference; options stand in ``[compression.NAME]``."""
     middleware: tuple[str, ...] = ()
     """From the outermost to the innermost; options stand in ``[middleware.NAME]``."""
     advertise: str | None = None
@@ -62,6 +64,8 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Changes to the limits, by name."""
     require: tuple[str, ...] = ()
     """Capabilities that each of its transports must have: ``datagrams``, ``streams=native``."""
+    emulate_datagrams: bool = False
+    """Carry datagrams over transports of one ordered pipe too, where the peer has set it as well."""
     authenticator: str | None = None
     """The component that checks credentials; its options stand in ``[authenticator.NAME]``."""
     health: bool = True
@@ -79,6 +83,8 @@ class ClientConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Where to connect; of several the first that works."""
     codecs: tuple[str, ...] = ()
     """In order of preference; empty: all installed ones, by priority."""
+    compression: tuple[str, ...] = ()
+    """What messages may be compressed with, in order of preference; options stand in ``[compression.NAME]``."""
     middleware: tuple[str, ...] = ()
     """From the outermost to the innermost; options stand in ``[middleware.NAME]``."""
     credentials: dict[str, str] = {}
@@ -91,10 +97,14 @@ class ClientConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Changes to the limits, by name."""
     require: tuple[str, ...] = ()
     """Capabilities that each of its transports must have."""
+    emulate_datagrams: bool = False
+    """Carry datagrams over transports of one ordered pipe too, where the peer has set it as well."""
     timeout_s: float | None = None
     """Default timeout of its requests; None: the limit ``default_timeout_s``."""
     connect_timeout_s: float = 10.0
     """For establishing a session, handshake included."""
+    reconnect: bool = True
+    """Replace a session that was lost by a new one."""
     insecure_credentials: bool = False
     """Send credentials even where the connection is not encrypted."""
 

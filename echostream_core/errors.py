@@ -124,7 +124,9 @@ class CloseCode(IntEnum):
     REFUSED = 8
     """Substreams only: not processed, may be tried again."""
     VERSION = 9
-    """The peer speaks another major version, or another protocol."""
+    """The peer speaks another major version, or another protocol, or lacks a capability that is required."""
+    SLOW = 10
+    """The peer did not keep up with events that it subscribed to with the policy ``disconnect``."""
 
 
 class EchoStreamError(Exception):

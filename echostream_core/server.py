@@ -12,14 +12,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from echostream_core.builtin.health import Health
 from echostream_core.builtin.reflection import Reflection
 from echostream_core.config import Config, load_config
 from echostream_core.engine.endpoint import EndpointSettings, Target, make_limits
-from echostream_core.engine.handlers import collect_routes
 from echostream_core.engine.session import Session
+from echostream_core.engine.session_events import send_to_all
 from echostream_core.errors import CloseCode, ConfigError, EchoStreamError
 from echostream_core.kernel import Kernel, default_kernel
 from echostream_core.plugin_reports import ConfigDiff, StateEvent
@@ -30,9 +30,13 @@ from echostream_core.wire.limits import Limits
 if TYPE_CHECKING:
     from echostream_core.codec import Codec
     from echostream_core.components import Authenticator
+    from echostream_core.compression import Compression
     from echostream_core.middleware import Middleware
 
 __all__ = ["RpcServer", "load_service"]
+
+_MAX_BURST: Final = 32
+"""Broadcasts without letting the loop run: a publisher that awaits nothing else must not starve it."""
 
 _logger = logging.getLogger("echostream.server")
 
@@ -50,11 +54,13 @@ class RpcServer:
         urls: str | Sequence[str],
         *handlers: object,
         codecs: Sequence[str | Codec] = (),
+        compression: Sequence[str | Compression] = (),
         tls: Mapping[str, object] | None = None,
         transport: Mapping[str, Mapping[str, object]] | None = None,
         middleware: Sequence[str | Middleware] = (),
         limits: Mapping[str, float] | Limits | None = None,
         require: Sequence[str] = (),
+        emulate_datagrams: bool = False,
         authenticator: str | Authenticator | None = None,
         advertise: str | None = None,
         drain_timeout: float = 30.0,
@@ -64,8 +70,8 @@ class RpcServer:
         kernel: Kernel | None = None,
         config: Config | None = None,
     ) -> None:
-        """``drain_timeout`` in seconds; ``transport`` maps a URL scheme to its options. ``config`` is
-        ``from_config``'s.
+        """``drain_timeout`` in seconds; ``transport`` maps a URL scheme to its options. ``emulate_datagrams``: over
+        transports of one ordered pipe too, with peers that have set it as well. ``config`` is ``from_config``'s.
 
         Nothing is bound yet. Raises ConfigError and PluginError for what is wrong with the arguments.
         """
@@ -76,11 +82,13 @@ class RpcServer:
             kernel=kernel or default_kernel(),
             side="server",
             codecs=codecs,
+            compression=compression,
             middleware=middleware,
             tls=tls,
             transport=transport or {},
             limits=make_limits(limits),
             require=require,
+            emulate_datagrams=emulate_datagrams,
             authenticator=authenticator,
             name=name,
             reflection="auto" if reflection == "auto" else "on" if reflection else "off",
@@ -93,7 +101,7 @@ class RpcServer:
         if reflection is not False:
             targets.append(Reflection(lambda: self._pipeline.routes, self._settings.reflection))
         self._targets = self._settings.targets([urls] if isinstance(urls, str) else list(urls))
-        self._pipeline = self._settings.pipeline(collect_routes(targets))
+        self._pipeline = self._settings.pipeline(targets)
         self._drain_timeout = drain_timeout
         self._advertise = advertise
         self._listeners: list[Listener] = []
@@ -104,6 +112,7 @@ class RpcServer:
         self._stop: asyncio.Event | None = None
         self._pid = 0
         self._closing: asyncio.Task[None] | None = None
+        self._burst = 0
 
     @classmethod
     def from_config(
@@ -131,10 +140,12 @@ class RpcServer:
             *services,
             *handlers,
             codecs=section.codecs,
+            compression=section.compression,
             tls=section.tls,
             middleware=section.middleware,
             limits=section.limits,
             require=section.require,
+            emulate_datagrams=section.emulate_datagrams,
             authenticator=section.authenticator,
             advertise=section.advertise,
             drain_timeout=section.drain_s,
@@ -206,6 +217,20 @@ class RpcServer:
         if self._stop is not None:
             self._stop.set()
 
+    async def broadcast(self, topic: str, payload: object = None) -> int:
+        """Send an event to every session that has subscribed to ``topic``; how many did.
+
+        It is encoded once per codec. All get it at once; then this waits for those whose subscription has the policy
+        ``block`` and holds too much. Raises as ``Session.emit`` does, when all the others have it.
+        """
+        senders = [session.events.sender for session in self._sessions if session not in self._unfinished]
+        count = await send_to_all([sender for sender in senders if sender is not None], topic, payload)
+        self._burst += 1
+        if self._burst >= _MAX_BURST:
+            self._burst = 0
+            await asyncio.sleep(0)
+        return count
+
     async def serve_forever(self) -> None:
         """Serve until SIGTERM, SIGINT or ``close``; then drain and stop. A second signal stops at once."""
         if self._state == "stopped":
@@ -269,7 +294,7 @@ class RpcServer:
                 return
             try:
                 connection = self._settings.connection(made)
-                self._settings.check_negotiated(connection.capabilities, target.spec.scheme)
+                self._settings.check_negotiated(connection, target.spec.scheme)
             except EchoStreamError as error:
                 _logger.warning("%s: refused: %s", made.peer_address, error)
                 made.abort()
@@ -292,6 +317,12 @@ class RpcServer:
         self._forget_unfinished(session)
         if self._state == "draining":
             session.close_now(CloseCode.GOING_AWAY, "shutting down")
+            return
+        try:
+            self._settings.check_negotiated(session.connection, session.peer)
+        except EchoStreamError as error:
+            _logger.warning("refused: %s", error)
+            session.close_now(CloseCode.VERSION, str(error))
 
     def _session_closed(self, session: Session, error: EchoStreamError | None) -> None:
         self._forget_unfinished(session)

@@ -39,6 +39,7 @@ import msgspec
 from echostream_core.capabilities import Capabilities
 from echostream_core.errors import EchoStreamError
 from echostream_core.types import Buffer, Priority, Url
+from echostream_core.wire.datagrams import DatagramDrops
 
 __all__ = [
     "Acceptor",
@@ -145,6 +146,8 @@ class Connection(ABC):
     """The peer's end as a URL. For logs and limits; not an identity."""
     peer_identity: str | None = None
     """Who the peer is, if the transport has proved it; None otherwise."""
+    datagram_drops: DatagramDrops | None = None
+    """Datagrams that this connection has dropped, by reason. The session counts on in it; None: it makes its own."""
 
     @abstractmethod
     def start(self, receiver: ConnectionReceiver) -> None:
@@ -171,9 +174,12 @@ class Connection(ABC):
     def abort(self) -> None:
         """End at once, dropping what is queued. Idempotent."""
 
-    def send_datagram(self, data: Sequence[Buffer]) -> bool:
-        """Send ``data`` joined as one datagram; False when the bounded queue dropped the oldest one to take it.
+    def send_datagram(self, data: Sequence[Buffer], expires_at: float | None = None) -> bool:
+        """Send ``data`` joined as one datagram; False when the bounded queue dropped an older one to take it.
 
+        Datagrams wait in a bounded queue (``wire.datagrams.DatagramQueue``) until there is room to send them. One that
+        still waits at ``expires_at`` (in ``loop.time()`` seconds; None: never) is dropped and not sent. What is dropped
+        is counted in ``datagram_drops``. After the end it is a no-op.
         Raises CapabilityError where ``capabilities.datagrams`` is "none", LimitExceeded beyond ``max_datagram_size()``.
         """
         from echostream_core.errors import CapabilityError

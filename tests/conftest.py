@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,7 +24,8 @@ def loop_factories() -> dict[str, LoopFactory]:
         import uvloop
 
         factories["uvloop"] = uvloop.new_event_loop
-    return factories
+    chosen = os.environ.get("ECHOSTREAM_TEST_LOOPS", "").split() or list(factories)
+    return {name: factory for name, factory in factories.items() if name in chosen}
 
 
 def pytest_asyncio_loop_factories(item: pytest.Function) -> dict[str, LoopFactory]:

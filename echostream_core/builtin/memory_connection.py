@@ -8,7 +8,6 @@ end.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Sequence
 from contextvars import Context, copy_context
 from logging import getLogger
@@ -27,6 +26,7 @@ from echostream_core.transport import Connection, ConnectionReceiver, Substream
 from echostream_core.types import Buffer, Priority
 from echostream_core.wire.closing import closed_by_peer
 from echostream_core.wire.credit import ReceiveWindow, WindowBudget
+from echostream_core.wire.datagrams import DatagramDrops, DatagramQueue
 from echostream_core.wire.substream import (
     ENDED,
     LOW_WATER_BYTES,
@@ -90,8 +90,7 @@ class MemoryConnection(Connection):
         self.peer_address = peer_address
         self.closed = False
         """Ended, by either side: nothing is sent or delivered any more but ``on_closed``."""
-        self.datagrams_dropped = 0
-        """Datagrams that we sent and the bounded queue dropped."""
+        self.datagram_drops = DatagramDrops()
         self.on_bulk: Callable[[], None] = _nothing  # the next turn is soon enough: there is no pipe to fill
         self._loop = loop
         self._context: Context | None = None  # of our receiver; callbacks run there, not in the writer's
@@ -109,7 +108,7 @@ class MemoryConnection(Connection):
         self._line: dict[CarriedSubstream, None] = {}
         self._unopened: dict[CarriedSubstream, None] = {}  # in line, but beyond the peer's max_streams
         self._writable: list[CarriedSubstream] = []
-        self._datagrams: deque[bytes] = deque()
+        self._datagrams = DatagramQueue(options.max_queued_datagrams, loop.time, self.datagram_drops)
         self._last: list[Buffer] = []  # of the control substream, when we close
         self._farewell: EchoStreamError | None = None  # what the peer is told when we close
 
@@ -146,8 +145,8 @@ class MemoryConnection(Connection):
         if not self.closed:
             self._end(ConnectionLost(f"{self.local_address}: the connection was aborted by the peer"))
 
-    def send_datagram(self, data: Sequence[Buffer]) -> bool:
-        """Queue one datagram for the next turn; False when the oldest was dropped to take it."""
+    def send_datagram(self, data: Sequence[Buffer], expires_at: float | None = None) -> bool:
+        """Queue one datagram for the next turn; False when an older one was dropped to take it."""
         datagram = b"".join(data)
         if len(datagram) > MAX_DATAGRAM_BYTES:
             raise LimitExceeded(
@@ -157,14 +156,11 @@ class MemoryConnection(Connection):
                 maximum=MAX_DATAGRAM_BYTES,
             )
         if self.closed:
+            self._datagrams.drops.closed += 1
             return True
-        full = len(self._datagrams) >= self._options.max_queued_datagrams
-        if full:
-            self._datagrams.popleft()
-            self.datagrams_dropped += 1
-        self._datagrams.append(datagram)
+        kept = self._datagrams.put(datagram, expires_at)
         self._schedule()
-        return not full
+        return kept
 
     def max_datagram_size(self) -> int:
         """Always the same here."""
@@ -260,10 +256,12 @@ class MemoryConnection(Connection):
                 return
             if stream.ready:
                 self._move(stream)
-        datagrams, self._datagrams = self._datagrams, deque()
-        for datagram in datagrams:
-            if peer.closed:
+        datagrams = self._datagrams
+        for _ in range(len(datagrams.waiting)):  # those that a callback sends wait for the next turn
+            datagram = datagrams.peek()
+            if datagram is None or peer.closed:
                 return
+            datagrams.pop()
             receiver.on_datagram(memoryview(datagram))
 
     def _move(self, stream: CarriedSubstream) -> None:
@@ -357,7 +355,7 @@ class MemoryConnection(Connection):
         self._line.clear()
         self._unopened.clear()
         self._orders.clear()
-        self._datagrams.clear()
+        self._datagrams.close()
 
     def _report(self) -> None:
         if self._receiver is not None and not self._reported:

@@ -105,7 +105,7 @@ class MessageReceiver:
             self.refuse_answer(number, len(payload))
         else:
             self.session.outgoing.on_response(number, flags, codec, payload)
-            self.session.close_if_done()
+            self.session.departure.close_if_done()
 
     def refuse_answer(self, number: int, length: int) -> None:
         """The answer to call ``number`` is longer than we take."""
@@ -120,7 +120,7 @@ class MessageReceiver:
             not_processed=False,
         )
         self.session.outgoing.on_refused(number, error)
-        self.session.close_if_done()
+        self.session.departure.close_if_done()
 
     def release(self) -> None:
         """Give reserved memory back. Idempotent."""
@@ -158,11 +158,11 @@ class OutgoingCall(MessageReceiver):
         self._number = number
         self._method = method
 
-    def start(self, method: bytes, timeout_ms: int, codec: int, metadata: bytes, body: bytes) -> None:
+    def start(self, method: bytes, timeout_ms: int, codec: int, metadata: bytes, body: bytes, flags: int = 0) -> None:
         """Write the call, whole."""
         level = self._level
         head = encode_substream_head(SubstreamKind.CALL, level, self._number)
-        call = encode_call_head(self._number, timeout_ms, method, FULL_NAME, codec, level, metadata, len(body))
+        call = encode_call_head(self._number, timeout_ms, method, FULL_NAME, codec, level, metadata, len(body), flags)
         start_substream(self.session, self.substream, self)
         self.substream.write((head + call, body), end=True)
 
@@ -204,7 +204,7 @@ class OutgoingCall(MessageReceiver):
         self.done = True
         self.release()
         self.session.outgoing.on_refused(self._number, error)
-        self.session.close_if_done()
+        self.session.departure.close_if_done()
 
 
 class IncomingCall(MessageReceiver):

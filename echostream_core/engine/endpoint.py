@@ -8,12 +8,15 @@ from typing import Any, Literal
 
 import msgspec
 
-from echostream_core.capabilities import Capabilities
+from echostream_core.builtin.events import Events
 from echostream_core.codec import Codec
 from echostream_core.components import Authenticator
+from echostream_core.compression import Compression
 from echostream_core.config import Config
 from echostream_core.config_schema import ClientConfig, ServerConfig
-from echostream_core.engine.handlers import Route
+from echostream_core.engine.datagram_handlers import collect_datagram_handlers
+from echostream_core.engine.handlers import collect_routes
+from echostream_core.engine.listeners import collect_listeners
 from echostream_core.engine.muxed import MuxedConnection
 from echostream_core.engine.pipeline import Pipeline
 from echostream_core.errors import CapabilityError, ConfigError
@@ -45,11 +48,13 @@ class EndpointSettings:
     kernel: Kernel
     side: Literal["server", "client"]
     codecs: Sequence[str | Codec] = ()
+    compression: Sequence[str | Compression] = ()
     middleware: Sequence[str | Middleware] = ()
     tls: Mapping[str, object] | None = None
     transport: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
     require: Sequence[str] = ()
+    emulate_datagrams: bool = False
     authenticator: str | Authenticator | None = None
     credentials: Mapping[str, str] = field(default_factory=dict, repr=False)
     name: str = ""
@@ -76,7 +81,10 @@ class EndpointSettings:
             check = tls.check_listener if self.side == "server" else tls.check_dialer
             check(f"{key}.tls")
         transport = spec.factory()
-        missing = transport.configured(options, spec.capabilities).unmet(self.require)
+        capabilities = transport.configured(options, spec.capabilities)
+        if self.emulate_datagrams:
+            capabilities = capabilities.with_emulated_datagrams()
+        missing = capabilities.unmet(self.require)
         if missing:
             notes = "; ".join(
                 spec.notes[need.partition("=")[0]] for need in missing if need.partition("=")[0] in spec.notes
@@ -95,13 +103,16 @@ class EndpointSettings:
             mapping["tls"] = {**dict(self.tls), **_mapping(mapping.get("tls"))}
         return self.kernel.build_options(spec, mapping, key=f"transport.{spec.scheme}")
 
-    def pipeline(self, routes: Mapping[str, Route]) -> Pipeline:
-        """Compile codecs, chain and handlers."""
+    def pipeline(self, targets: Sequence[object]) -> Pipeline:
+        """Compile codecs, chain, handlers and listeners."""
         middleware = tuple(self._middleware(layer) for layer in self.middleware)
         server = self.side == "server"
         return Pipeline(
-            routes=dict(routes),
+            routes=collect_routes([*targets, Events()]),
+            listeners=collect_listeners(targets),
+            datagram_handlers=collect_datagram_handlers(targets),
             codecs=self._codecs(),
+            compression=self._compression(),
             limits=self.limits,
             server_middleware=middleware if server else (),
             client_middleware=() if server else middleware,
@@ -130,6 +141,21 @@ class EndpointSettings:
         spec = self.kernel.codec(name)
         return spec.factory(self._section_options("codec", name, spec))
 
+    def _compression(self) -> tuple[Compression, ...]:
+        if isinstance(self.compression, str):
+            raise ConfigError(f"compression is a list: compression=[{self.compression!r}]", key="compression")
+        made = tuple(self._one_compression(item) if isinstance(item, str) else item for item in self.compression)
+        names = [compression.name for compression in made]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ConfigError(f"compression: {twice!r} is listed twice", key="compression")
+        return made
+
+    def _one_compression(self, name: str) -> Compression:
+        spec = self.kernel.component("compression", name)
+        made: Any = spec.factory(self._section_options("compression", name, spec))
+        return made  # type: ignore[no-any-return]  # a component's factory answers as its kind demands
+
     def _middleware(self, layer: str | Middleware) -> Middleware:
         if not isinstance(layer, str):
             return layer
@@ -152,14 +178,23 @@ class EndpointSettings:
         """What a transport yielded as a connection with substreams; needs that it lacks are refused."""
         if isinstance(made, Pipe):
             role: Literal["listener", "dialer"] = "listener" if self.side == "server" else "dialer"
-            made = MuxedConnection(made, role, limits=self.limits)
+            made = MuxedConnection(made, role, limits=self.limits, emulate_datagrams=self.emulate_datagrams)
         return made
 
-    def check_negotiated(self, capabilities: Capabilities, url: str) -> None:
-        """CapabilityError when the connection turned out to lack what ``require`` asks for."""
+    def check_negotiated(self, connection: Connection, url: str) -> None:
+        """CapabilityError when the connection turned out to lack what ``require`` asks for.
+
+        Emulated datagrams count as there until the peer's SETUP is here: check again then.
+        """
+        capabilities = connection.capabilities
+        if isinstance(connection, MuxedConnection) and connection.datagrams_open:
+            capabilities = capabilities.with_emulated_datagrams()
         missing = capabilities.unmet(self.require)
         if missing:
-            raise CapabilityError(f"{url}: the connection cannot do {', '.join(missing)}", capability=missing[0])
+            hint = " (the peer has not set emulate_datagrams)" if self.emulate_datagrams else ""
+            raise CapabilityError(
+                f"{url}: the connection cannot do {', '.join(missing)}{hint}", capability=missing[0].partition("=")[0]
+            )
 
 
 def make_limits(changes: Mapping[str, float] | Limits | None) -> Limits:

@@ -9,6 +9,8 @@ from difflib import get_close_matches
 from typing import Any, Final, Literal, TypeVar, overload
 
 from echostream_core.engine.binding import Binder, Signature, read_signature
+from echostream_core.engine.datagram_handlers import is_datagram_handler
+from echostream_core.engine.listeners import is_listener
 from echostream_core.engine.streams import Stream
 from echostream_core.errors import ConfigError
 
@@ -121,6 +123,8 @@ def collect_routes(targets: Iterable[object]) -> dict[str, Route]:
     """The routes of functions and service objects; ConfigError for what is neither, or for one name twice."""
     routes: dict[str, Route] = {}
     for target in targets:
+        if (is_listener(target) or is_datagram_handler(target)) and not hasattr(target, _MARK):
+            continue
         for route in _routes_of(target):
             if route.name in routes:
                 raise ConfigError(f"two handlers are named {route.name!r}: rename one")
@@ -141,13 +145,15 @@ def _routes_of(target: object) -> list[Route]:
         raise ConfigError(f"{target.__name__} is no handler: pass a function with @handler or a @service object")
     prefix = getattr(type(target), _SERVICE, None)
     if prefix is not None:
-        found = []
+        found: list[Route] = []
+        listens = False
         for attribute, member in inspect.getmembers(type(target), callable):
             mark = getattr(member, _MARK, None)
             if isinstance(mark, _Mark):
                 found.append(make_route(f"{prefix}.{mark.name or attribute}", getattr(target, attribute), mark.kind))
-        if not found:
-            raise ConfigError(f"service {prefix!r} has no methods: decorate them with @handler")
+            listens = listens or is_listener(member) or is_datagram_handler(member)
+        if not found and not listens:
+            raise ConfigError(f"service {prefix!r} has no methods: decorate them with @handler or @listener")
         return found
     mark = getattr(target, _MARK, None)
     if not isinstance(mark, _Mark):

@@ -16,6 +16,8 @@ from collections.abc import Callable
 from inspect import isawaitable, iscoroutine
 from typing import TYPE_CHECKING, Any, Final
 
+from echostream_core.compression import carries_credentials
+from echostream_core.engine.codecs import status_of
 from echostream_core.engine.context import CURRENT, Context, Responder
 from echostream_core.engine.handlers import Route, closest_method
 from echostream_core.engine.link import BIG_BODY_BYTES, ControlLink
@@ -33,7 +35,7 @@ from echostream_core.errors import (
 )
 from echostream_core.middleware import Call, Handler, Reply, compile_chain
 from echostream_core.types import Buffer, Priority, not_before
-from echostream_core.wire.frames import ERROR, RESPONSE, RESPONSE_HEAD
+from echostream_core.wire.frames import ERROR, PACKED, RESPONSE, RESPONSE_HEAD
 from echostream_core.wire.metadata import decode_metadata, encode_error
 
 if TYPE_CHECKING:
@@ -62,7 +64,9 @@ class Incoming:
         "_codecs",
         "_decoders",
         "_encoders",
+        "_compress_from",
         "_inline_max",
+        "_joined",
         "_link",
         "_loop",
         "_max_calls",
@@ -115,7 +119,9 @@ class Incoming:
         self.highest = -1
         """The highest number that the peer has used."""
         self._inline_max = 0
+        self._joined = 0
         self._small = 0
+        self._compress_from = session.codecs.compress_from
         self.peer_max_message = pipeline.limits.max_message_bytes
         self.assembling = 0
         """Calls whose message is still coming in on a substream."""
@@ -132,7 +138,10 @@ class Incoming:
     def settle(self, inline_max: int, peer_max_message: int) -> None:
         """The peer's SETUP is here: what it takes in-line, and at all."""
         self._inline_max = inline_max
-        self._small = min(inline_max, peer_max_message, BIG_BODY_BYTES - 1)
+        self._joined = min(inline_max, BIG_BODY_BYTES - 1)
+        self._compress_from = self._codecs.compress_from
+        # What is not small is looked at more closely: so compression costs the small answers nothing.
+        self._small = min(self._joined, peer_max_message, self._compress_from - 1)
         self.peer_max_message = peer_max_message
 
     def saw(self, number: int) -> None:
@@ -220,13 +229,13 @@ class Incoming:
         decoders = self._decoders
         decode = decoders[codec] if codec < len(decoders) else self._codecs.decoder(codec)
         if decode is None:
-            self._finish_with(context, unknown_codec(codec))
+            self._finish_with(context, unknown_codec(codec & ~PACKED))
             return
         try:
             value = decode(payload)
         except DecodeError as error:
             text = f"the payload cannot be decoded: {error}"
-            self._finish_with(context, RpcError(StatusCode.INVALID_ARGUMENT, text, not_processed=True))
+            self._finish_with(context, RpcError(status_of(error), text, not_processed=True))
             return
         if self._started_now >= MAX_STARTS_PER_TURN:
             if self._backlog is None:
@@ -330,13 +339,16 @@ class Incoming:
             self._answered += 1
             self._link.send(RESPONSE_HEAD.pack(RESPONSE, 0, 0, 8 + size, number, codec) + body)
             if self.draining and not self._active:
-                self._session.on_idle()
+                self._session.departure.on_idle()
         elif size > self.peer_max_message:
             text = f"the answer has {size} bytes, the caller's max_message_bytes is {self.peer_max_message}"
             _logger.error("%s: %s", context.method, text)
             self._finish_with(context, RpcError(StatusCode.RESOURCE_EXHAUSTED, text))
         else:
-            self._respond(context, 0, body)
+            flags = 0
+            if size >= self._compress_from and not carries_credentials(context._metadata):
+                flags, body = self._codecs.pack(body)
+            self._respond(context, flags, body)
 
     def _fail(self, context: Context, error: Exception) -> None:
         try:
@@ -365,7 +377,7 @@ class Incoming:
         if context._responder is not None:
             gone = context._responder.respond(context, flags, codec, body)
             self._link.schedule()
-        elif size <= self._small:
+        elif size <= self._joined:
             self._link.send(RESPONSE_HEAD.pack(RESPONSE, flags, 0, 8 + size, number, codec) + body)
         elif size <= self._inline_max:
             self._link.send_big(RESPONSE_HEAD.pack(RESPONSE, flags, 0, 8 + size, number, codec), body)
@@ -376,7 +388,7 @@ class Incoming:
         if gone:
             self._answered += 1
         if self.draining and not self._active:
-            self._session.on_idle()
+            self._session.departure.on_idle()
 
     # -- what can go wrong
 

@@ -11,6 +11,7 @@ strangers in words that they understand.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextvars import copy_context
 from dataclasses import replace
 from functools import lru_cache
@@ -19,18 +20,21 @@ from typing import Final
 
 from echostream_core.capabilities import Capabilities
 from echostream_core.errors import (
+    CapabilityError,
     CloseCode,
     ConnectionLost,
     EchoStreamError,
     EndOfStream,
+    LimitExceeded,
     RemoteProtocolError,
 )
 from echostream_core.transport import Connection, ConnectionReceiver, Pipe, Substream, SubstreamReceiver
 from echostream_core.types import Buffer, Priority
 from echostream_core.wire.closing import closed_by_peer
-from echostream_core.wire.limits import Limits
+from echostream_core.wire.datagrams import DatagramDrops, DatagramQueue
+from echostream_core.wire.limits import MAX_MUX_DATAGRAM_BYTES, Limits
 from echostream_core.wire.mux import Mux
-from echostream_core.wire.mux_frames import PREAMBLE, Role
+from echostream_core.wire.mux_frames import PREAMBLE, Role, encode_datagram
 from echostream_core.wire.substream import CarriedSubstream
 
 __all__ = ["LINGER_S", "MuxedConnection", "MuxedSubstream"]
@@ -65,9 +69,13 @@ class MuxedSubstream(CarriedSubstream, Substream):
 
 
 class MuxedConnection(Connection):
-    """Joins ``pipe`` and a mux. ``role`` says which end of the connection this is."""
+    """Joins ``pipe`` and a mux. ``role`` says which end of the connection this is.
 
-    def __init__(self, pipe: Pipe, role: Role, *, limits: Limits) -> None:
+    With ``emulate_datagrams`` it takes datagrams, and sends them once ``settle_datagrams`` says that the peer does too;
+    until then they wait in their queue, and ``capabilities`` has none.
+    """
+
+    def __init__(self, pipe: Pipe, role: Role, *, limits: Limits, emulate_datagrams: bool = False) -> None:
         self.pipe = pipe
         self.mux: Mux[MuxedSubstream] = Mux(role, limits=limits, sink=self, stream_class=MuxedSubstream)
         self.local_address = pipe.local_address
@@ -75,6 +83,11 @@ class MuxedConnection(Connection):
         self.peer_identity = pipe.peer_identity
         self.capabilities = _muxed(pipe.capabilities)
         self._loop = asyncio.get_running_loop()
+        self.datagrams_open = emulate_datagrams
+        """We take datagrams, and it is not yet known whether the peer does."""
+        if emulate_datagrams:
+            self.datagram_drops = DatagramDrops()
+            self.mux.datagrams = DatagramQueue(limits.max_queued_datagrams, self._loop.time, self.datagram_drops)
         self._context = copy_context()  # not that of whoever happens to write first in a turn
         self._receiver: ConnectionReceiver | None = None
         self._greeting = b"" if pipe.negotiated else PREAMBLE  # still to be sent
@@ -110,6 +123,45 @@ class MuxedConnection(Connection):
         self._ended = True
         self.mux.shut()
         self.pipe.abort()
+
+    def send_datagram(self, data: Sequence[Buffer], expires_at: float | None = None) -> bool:
+        """Queue one datagram as a frame among the substreams'; False when an older one was dropped for it."""
+        mux = self.mux
+        if mux.datagrams is None:
+            raise CapabilityError(
+                f"{self.peer_address}: no datagrams on this connection, which is one ordered pipe: set "
+                "emulate_datagrams = true at both ends, or use a transport that has them",
+                capability="datagrams",
+            )
+        size = sum(map(len, data))
+        if size > MAX_MUX_DATAGRAM_BYTES:
+            raise LimitExceeded(
+                f"a datagram of {size} bytes: at most {MAX_MUX_DATAGRAM_BYTES} are possible here",
+                limit="max_datagram_size",
+                value=size,
+                maximum=MAX_MUX_DATAGRAM_BYTES,
+            )
+        if self._ended:
+            mux.datagrams.drops.closed += 1
+            return True
+        return mux.send_datagram(encode_datagram(data, size), expires_at)
+
+    def max_datagram_size(self) -> int:
+        """Always the same where datagrams are emulated."""
+        return 0 if self.mux.datagrams is None else MAX_MUX_DATAGRAM_BYTES
+
+    def settle_datagrams(self, *, peer_takes_them: bool) -> None:
+        """The peer has said whether it takes emulated datagrams: what waits goes out, or is dropped."""
+        mux = self.mux
+        if mux.datagrams is None:
+            return
+        self.datagrams_open = False
+        if peer_takes_them:
+            self.capabilities = self.capabilities.with_emulated_datagrams()
+            mux.begin_datagrams()
+        else:
+            mux.datagrams.refuse()
+            mux.datagrams = None  # one that comes all the same is against the rules
 
     # What the pipe calls.
 
@@ -176,6 +228,10 @@ class MuxedConnection(Connection):
     def on_open(self, stream: MuxedSubstream) -> SubstreamReceiver:
         """The peer opened a substream."""
         return self._receiver.on_substream(stream)  # type: ignore[union-attr]  # nothing comes before start
+
+    def on_datagram(self, data: memoryview) -> None:
+        """The peer sent a datagram."""
+        self._receiver.on_datagram(data)  # type: ignore[union-attr]  # nothing comes before start
 
     def on_close(self, code: int, reason: str) -> None:
         """The peer closed the connection; nothing is left to say."""

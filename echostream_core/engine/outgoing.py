@@ -10,8 +10,10 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from echostream_core.compression import carries_credentials
 from echostream_core.engine.binding import convert
 from echostream_core.engine.call_substreams import OutgoingCall
+from echostream_core.engine.codecs import status_of
 from echostream_core.engine.context import CURRENT, inherited
 from echostream_core.engine.handlers import check_method
 from echostream_core.engine.link import BIG_BODY_BYTES, ControlLink
@@ -31,7 +33,7 @@ from echostream_core.errors import (
 from echostream_core.middleware import Call, Handler, Reply, compile_chain
 from echostream_core.types import Buffer, Priority, not_before
 from echostream_core.wire.control import INLINE_ALWAYS_BYTES
-from echostream_core.wire.frames import CALL, CALL_HEAD, ERROR, FULL_NAME, encode_cancel
+from echostream_core.wire.frames import CALL, CALL_HEAD, COMPRESSED, ERROR, FULL_NAME, PACKED, encode_cancel
 from echostream_core.wire.limits import DEFAULT_MAX_MESSAGE_BYTES, INITIAL_MAX_CALLS, MAX_INTERNED
 from echostream_core.wire.message import encode_call_head
 from echostream_core.wire.metadata import check_metadata, decode_error, encode_metadata
@@ -82,6 +84,7 @@ class Outgoing:
     __slots__ = (
         "_chained",
         "_codecs",
+        "_compress_from",
         "_create_future",
         "_decoders",
         "_default_timeout",
@@ -106,6 +109,7 @@ class Outgoing:
         self._loop = session.loop
         self._link = link
         self._codecs = session.codecs
+        self._compress_from = session.codecs.compress_from
         self._pending: dict[int, _Pending] = {}
         self._interned: dict[str, int] = {}
         self._next_id = 0
@@ -177,18 +181,23 @@ class Outgoing:
         except RemoteError as error:
             if not _codec_is_unknown(error):
                 raise
-            value = await self._perform(method, payload, deadline, b"", level)
+            value = await self._perform(method, payload, deadline, b"", level, False)
         return value if returns is None else convert(value, returns)
 
-    async def _perform(self, method: str, payload: object, deadline: float, metadata: bytes, level: int) -> Any:
-        """A call with metadata, in a chain, or sent again because the peer lacks the codec of the first try."""
+    async def _perform(
+        self, method: str, payload: object, deadline: float, metadata: bytes, level: int, sealed: bool
+    ) -> Any:
+        """A call with metadata, in a chain, or sent again because the peer lacks the codec of the first try.
+
+        ``sealed``: its metadata carries credentials, so it is not compressed.
+        """
         while True:
             codec = self._codecs.out_id
             body = self._codecs.encode_with(codec, payload)
             await self.check_size(method, len(body), deadline)
             await self.slots.wait(deadline)
             try:
-                future = self._send(method, body, codec, deadline, self._time(), metadata, level)
+                future = self._send(method, body, codec, deadline, self._time(), metadata, level, sealed)
             except BaseException:
                 self.slots.release()
                 raise
@@ -216,13 +225,25 @@ class Outgoing:
             )
 
     def _send(
-        self, method: str, body: bytes, codec: int, deadline: float, now: float, metadata: bytes, level: int
+        self,
+        method: str,
+        body: bytes,
+        codec: int,
+        deadline: float,
+        now: float,
+        metadata: bytes,
+        level: int,
+        sealed: bool = False,
     ) -> asyncio.Future[Any]:
         if self._refusal is not None:
             raise self._refusal(method)
         size = len(body)
+        flags = 0
+        if size >= self._compress_from and not sealed:
+            flags, body = self._codecs.pack(body)
+            size = len(body)
         if size > self.inline_max:
-            return self._send_on_substream(method, body, codec, deadline, now, metadata, level)
+            return self._send_on_substream(method, body, codec, deadline, now, metadata, level, flags)
         number = self._next
         if number in self._pending:
             number = self.take_number(method)
@@ -238,9 +259,9 @@ class Outgoing:
                 remaining = 0
         method_id = self._interned.get(method)
         if method_id is not None and not metadata:
-            head = CALL_HEAD.pack(CALL, 0, 0, 12 + size, number, remaining, method_id, codec, level)
+            head = CALL_HEAD.pack(CALL, flags, 0, 12 + size, number, remaining, method_id, codec, level)
         else:
-            head = self._named_head(number, remaining, method, codec, level, metadata, size)
+            head = self._named_head(number, remaining, method, codec, level, metadata, size, flags)
         future: asyncio.Future[Any] = self._create_future()
         self._pending[number] = (future, deadline, None, method)
         if size < BIG_BODY_BYTES:
@@ -250,7 +271,7 @@ class Outgoing:
         return future
 
     def _send_on_substream(
-        self, method: str, body: bytes, codec: int, deadline: float, now: float, metadata: bytes, level: int
+        self, method: str, body: bytes, codec: int, deadline: float, now: float, metadata: bytes, level: int, flags: int
     ) -> asyncio.Future[Any]:
         name = check_method(method)
         remaining = timeout_ms(deadline - now)
@@ -262,22 +283,24 @@ class Outgoing:
         future: asyncio.Future[Any] = self._create_future()
         call = OutgoingCall(self._session, number, method, level)
         self._pending[number] = (future, deadline, call, method)
-        call.start(name, remaining, codec, metadata, body)
+        call.start(name, remaining, codec, metadata, body, flags)
         return future
 
     def _named_head(
-        self, number: int, remaining: int, method: str, codec: int, level: int, metadata: bytes, size: int
+        self, number: int, remaining: int, method: str, codec: int, level: int, metadata: bytes, size: int, flags: int
     ) -> bytes:
         method_id = self._interned.get(method)
         if method_id is not None:
             length = 12 + len(metadata) + size
-            return CALL_HEAD.pack(CALL, 0, len(metadata), length, number, remaining, method_id, codec, level) + metadata
+            aux = len(metadata)
+            head = CALL_HEAD.pack(CALL, flags, aux, length, number, remaining, method_id, codec, level)
+            return head + metadata
         name = check_method(method)
         method_id = FULL_NAME
         if self._next_id < MAX_INTERNED:
             method_id = self._interned[method] = self._next_id
             self._next_id += 1
-        return encode_call_head(number, remaining, name, method_id, codec, level, metadata, size)
+        return encode_call_head(number, remaining, name, method_id, codec, level, metadata, size, flags)
 
     def take_number(self, method: str) -> int:
         """The next free call number; Disconnected when the peer takes no more calls."""
@@ -297,16 +320,22 @@ class Outgoing:
         future = entry[0]
         if not future.done():  # else it was given up, and its slot is free now
             if flags & ERROR:
+                if flags & COMPRESSED:
+                    raise RemoteProtocolError(f"the error of call {number} is compressed")
                 future.set_exception(self.read_error(entry[3], codec, payload))
             else:
+                if flags & COMPRESSED:
+                    codec |= PACKED
                 decoders = self._decoders
                 decode = decoders[codec] if codec < len(decoders) else self._codecs.decoder(codec)
                 try:
                     if decode is None:
-                        raise DecodeError(f"its codec {codec} is not installed here")
+                        raise DecodeError(f"its codec {codec & ~PACKED} is not installed here")
                     value = decode(payload)
                 except DecodeError as error:
-                    problem = CallError(StatusCode.INTERNAL, f"{entry[3]}: the answer cannot be decoded: {error}")
+                    damaged = status_of(error) is StatusCode.INVALID_ARGUMENT
+                    status = StatusCode.INTERNAL if damaged else StatusCode.RESOURCE_EXHAUSTED
+                    problem = CallError(status, f"{entry[3]}: the answer cannot be decoded: {error}")
                     problem.__cause__ = error
                     future.set_exception(problem)
                 else:
@@ -392,6 +421,7 @@ class Outgoing:
         """The peer's SETUP is here: what it takes in-line, at all, and at once."""
         self.inline_max = inline_max
         self.peer_max_message = peer_max_message
+        self._compress_from = self._codecs.compress_from
         self.slots.resize(max_calls)
 
     def close(self, error: Disconnected) -> None:
@@ -422,7 +452,8 @@ class Outgoing:
         async def innermost(call: Call) -> Reply:
             checked = check_metadata(call.metadata)  # again: middleware may have changed it
             encoded = encode_metadata(checked, self._session.pipeline.limits) if checked else b""
-            return Reply(await self._perform(call.method, call.payload, deadline, encoded, level))
+            sealed = carries_credentials(checked)
+            return Reply(await self._perform(call.method, call.payload, deadline, encoded, level, sealed))
 
         if not self._chained:
             return (await innermost(Call(method=method, payload=payload, side="client", metadata=pairs))).value

@@ -9,7 +9,10 @@ from typing import Literal
 
 from echostream_core.codec import Codec
 from echostream_core.components import Authenticator
+from echostream_core.compression import Compression
+from echostream_core.engine.datagram_handlers import DatagramHandler
 from echostream_core.engine.handlers import Route
+from echostream_core.engine.listeners import Listener
 from echostream_core.middleware import Middleware
 from echostream_core.wire.limits import Limits
 
@@ -23,6 +26,12 @@ class Pipeline:
     routes: Mapping[str, Route]
     codecs: tuple[Codec, ...]
     """In order of preference; one named ``json`` is always among them."""
+    compression: tuple[Compression, ...] = ()
+    """In order of preference; empty: messages are sent as they are."""
+    listeners: tuple[Listener, ...] = ()
+    """What takes the peer's events from the beginning."""
+    datagram_handlers: Mapping[int, DatagramHandler] = field(default_factory=dict)
+    """What takes the peer's datagrams from the beginning, by channel."""
     limits: Limits = field(default_factory=Limits)
     server_middleware: tuple[Middleware, ...] = ()
     client_middleware: tuple[Middleware, ...] = ()

@@ -8,24 +8,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import weakref
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any, Final
 
 from echostream_core.capabilities import Capabilities
 from echostream_core.components import PeerInfo
+from echostream_core.engine import forks
 from echostream_core.engine.assembly import AssemblyBudget
 from echostream_core.engine.codecs import SessionCodecs
+from echostream_core.engine.datagrams import DatagramVerbs, SessionDatagrams
+from echostream_core.engine.departure import Departure
 from echostream_core.engine.early import Early
 from echostream_core.engine.incoming import Incoming
 from echostream_core.engine.link import ControlLink
+from echostream_core.engine.liveness import Liveness
 from echostream_core.engine.outgoing import DEFAULT_TIMEOUT, MetadataLike, Outgoing, _Default
 from echostream_core.engine.pipeline import Pipeline
 from echostream_core.engine.rates import Rate
+from echostream_core.engine.session_events import SessionEvents, Subscribing, make_subscription
 from echostream_core.engine.stream_calls import ItemStream, StreamOpening
 from echostream_core.engine.streams import Stream
+from echostream_core.engine.subscriptions import DEFAULT_MAX_QUEUE, Key, Overflow
 from echostream_core.engine.substreams import Arriving, ControlSubstream, WriteOnly
 from echostream_core.engine.timer import EarliestTimer
 from echostream_core.errors import (
@@ -41,10 +45,9 @@ from echostream_core.errors import (
 from echostream_core.transport import Connection, Substream, SubstreamReceiver
 from echostream_core.types import Buffer, Priority, not_before
 from echostream_core.wire.control import INLINE_ALWAYS_BYTES, ControlReader
+from echostream_core.wire.events import POLICIES
 from echostream_core.wire.frames import (
     SubstreamKind,
-    encode_goaway,
-    encode_ping,
     encode_pong,
     encode_substream_head,
     grease_frame,
@@ -56,14 +59,12 @@ from echostream_core.wire.states import NEXT, Move, State
 
 __all__ = ["Session"]
 
-_GOODBYE_S: Final = 5.0
-"""What a peer has to close the session by itself, once everything is answered and it knows that we are going away."""
 AGENT: Final = "echostream-python"
 _MAX_HELD: Final = INITIAL_MAX_CALLS * (INLINE_ALWAYS_BYTES + 1024)
 _logger = logging.getLogger("echostream.session")
 
 
-class Session:
+class Session(DatagramVerbs):
     """The live peer: call it, open streams to it, close it."""
 
     # 1.5 KiB less per session than a __dict__.
@@ -71,24 +72,18 @@ class Session:
         "__weakref__",
         "_accepted",
         "_alarm",
-        "_answered_on_substream",
         "_authenticating",
         "_closing_tasks",
         "_control",
         "_control_frames",
         "_error",
-        "_goaway_final",
-        "_idle",
-        "_last_received",
         "_link",
+        "_liveness",
         "_native",
-        "_next_ping",
         "_on_closed",
         "_on_ready",
         "_peer_known",
-        "_ping_sent",
         "_pong_due",
-        "_pongs",
         "_reader",
         "_resets",
         "_streams",
@@ -97,9 +92,13 @@ class Session:
         "closed",
         "codecs",
         "connection",
+        "datagrams",
+        "departure",
         "dialer",
         "incoming",
+        "events",
         "inline_max",
+        "last_received",
         "loop",
         "on_call",
         "on_response",
@@ -135,7 +134,7 @@ class Session:
         """Where the session is in its life."""
         self.peer_setup: Setup | None = None
         self.dialer = dialer
-        self.codecs = SessionCodecs(pipeline.codecs)
+        self.codecs = SessionCodecs(pipeline.codecs, pipeline.compression, pipeline.limits.max_message_bytes)
         limits = pipeline.limits
         self.budget = AssemblyBudget(max(limits.assembly_bytes, limits.max_message_bytes + 65_536))
         self._native = connection.capabilities.streams == "native"
@@ -148,28 +147,26 @@ class Session:
         self.on_call = self.incoming.on_call
         self.on_response = self.outgoing.on_response
         self._reader = ControlReader(self, limits)
+        self._liveness = Liveness(self)
+        self.departure = Departure(self)
+        self.events = SessionEvents(self)
+        self.datagrams = SessionDatagrams(self)
         self._on_ready = on_ready
         self._on_closed = on_closed
         self._control: Substream | None = None
         self._accepted = False
         self._waiting: list[Arriving | Early] = []
         self._streams: dict[int, tuple[Stream, float]] = {}
-        self._pongs: dict[int, Callable[[], None]] = {}
-        self._next_ping = 0
         self._pong_due: int | None = None
         self._control_frames = Rate("max_control_frames_per_s", limits.max_control_frames_per_s, "control frames")
         self._resets = Rate("max_resets_per_s", limits.max_resets_per_s, "resets")
-        self._idle: asyncio.Future[None] | None = None
-        self._goaway_final = False
         self._alarm: asyncio.TimerHandle | None = None
         self._authenticating: asyncio.Task[Any] | None = None
         self._peer_known: asyncio.Future[None] | None = None
-        self._answered_on_substream = False
-        self._last_received = self.loop.time()
-        self._ping_sent = False
+        self.last_received = self.loop.time()
         self._error: EchoStreamError | None = None
         self._closing_tasks: set[asyncio.Task[Any]] = set()
-        _live.add(self)
+        forks.track(self)
         self.closed = self.loop.create_future()
         """Done when the session has ended; its result is the error that ended it, or None."""
 
@@ -221,6 +218,67 @@ class Session:
         """
         return StreamOpening(self, method, payload, timeout, metadata, priority)
 
+    async def emit(self, topic: str, payload: object = None) -> bool:
+        """Send an event, if the peer has subscribed to ``topic``; False when it has not.
+
+        Returns when the event is written, or held within what the peer's subscriptions allow; waits while one with the
+        policy ``block`` holds too much. Raises Disconnected, ConfigError for a name that is no topic, CallError for a
+        payload that cannot be carried, LimitExceeded for one over the peer's ``max_message_bytes``.
+        """
+        return await self.events.emit(topic, payload)
+
+    async def flush(self, timeout: float | None = None) -> None:
+        """Wait until the peer's listeners have handled all events emitted so far, and its iterators have them.
+
+        TimeoutError after ``timeout`` seconds, Disconnected when the session ends.
+        """
+        await self.events.flush(timeout)
+
+    def subscribe(
+        self,
+        pattern: str,
+        *,
+        overflow: Overflow = "block",
+        max_queue: int = DEFAULT_MAX_QUEUE,
+        key: Key = None,
+        returns: Any = None,
+    ) -> Subscribing:
+        """The peer's events that match ``pattern``: ``async with session.subscribe("chat.*") as events``, then iterate.
+
+        ``overflow`` says what becomes of events when more than ``max_queue`` wait, at either end; ``key`` is for
+        ``conflate``. ``returns`` converts and checks payloads.
+        """
+        made = make_subscription(pattern, overflow=overflow, max_queue=max_queue, key=key, returns=returns)
+        made.call_at_end(self.events.detach)
+        return Subscribing(made, self.events.attach)
+
+    def on(
+        self,
+        pattern: str,
+        callback: Callable[..., Any],
+        *,
+        overflow: Overflow = "block",
+        max_queue: int = DEFAULT_MAX_QUEUE,
+        key: Key = None,
+        concurrency: int = 1,
+        returns: Any = None,
+    ) -> Subscribing:
+        """Have ``callback`` called for the peer's events that match ``pattern``; await it: then the peer knows.
+
+        As ``@listener``, from now on. The other arguments are those of ``subscribe``.
+        """
+        made = make_subscription(
+            pattern,
+            callback=callback,
+            overflow=overflow,
+            max_queue=max_queue,
+            key=key,
+            concurrency=concurrency,
+            returns=returns,
+        )
+        made.call_at_end(self.events.detach)
+        return Subscribing(made, self.events.attach)
+
     @property
     def capabilities(self) -> Capabilities:
         """What this connection can do."""
@@ -230,53 +288,28 @@ class Session:
         """End the session at once: pending calls fail on both sides. Returns when it is over. Idempotent."""
         self.close_now(code, reason)
         await asyncio.shield(self.closed)
-        if self._closing_tasks:
-            await asyncio.wait(self._closing_tasks, timeout=self.pipeline.limits.cancel_grace_s)
+        current = asyncio.current_task()  # a listener may close the session that it listens to
+        if others := [task for task in self._closing_tasks if task is not current]:
+            await asyncio.wait(others, timeout=self.pipeline.limits.cancel_grace_s)
 
     async def ping(self) -> float:
         """Seconds for one round trip to the peer's session and back. Disconnected when the session ends meanwhile."""
-        future: asyncio.Future[None] = self.loop.create_future()
-        begin = self.loop.time()
-        self._send_ping(lambda: None if future.done() else future.set_result(None))
-        waiter = asyncio.ensure_future(asyncio.wait({future, self.closed}, return_when=asyncio.FIRST_COMPLETED))
-        await waiter
-        if not future.done():
-            raise self.closed_error()
-        return self.loop.time() - begin
+        return await self._liveness.ping()
 
     async def drain(self, timeout: float, reason: str = "shutting down") -> None:
         """Refuse new calls, let the running ones finish for at most ``timeout`` seconds, then close."""
         if self.state is State.CLOSED:
             return
         self._move(Move.GOAWAY_SENT)
-        self.incoming.draining = True
-        self._link.send(encode_goaway(None, CloseCode.GOING_AWAY, reason))
-        try:
-            async with asyncio.timeout(timeout):
-                # One round trip later every call that was sent before the peer heard of it is here.
-                await self.ping()
-                self.incoming.goaway = (self.incoming.highest + 1) & 0xFFFF_FFFF
-                self._link.send(encode_goaway(self.incoming.goaway, CloseCode.GOING_AWAY, reason))
-                while self._busy:
-                    self._idle = self.loop.create_future()
-                    await self._idle
-                # A peer that has all its answers closes by itself. What travels on substreams may take its time to get
-                # there; in-line answers go out with the close.
-                large = self._answered_on_substream
-                await asyncio.wait({self.closed}, timeout=None if large else _GOODBYE_S)
-        except (TimeoutError, Disconnected):
-            left = self._busy
-            if left and not self.closed.done():
-                _logger.warning("%s: %d calls did not finish within the drain time", self.peer, left)
-        await self.close(CloseCode.GOING_AWAY, reason)
+        await self.departure.drain(timeout, reason)
 
     # -- the beginning
 
     def start(self) -> None:
         """Begin: a dialer opens the control substream and sends SETUP, a listener waits for it."""
-        self.connection.start(self)
+        self.connection.start(self.datagrams)
         limits = self.pipeline.limits
-        self._after(limits.setup_timeout_s, self._check_setup)
+        self.after(limits.setup_timeout_s, self._check_setup)
         if self.dialer:
             control = self.connection.open_substream(Priority.CONTROL)
             control.start(ControlSubstream(self, control))
@@ -289,6 +322,7 @@ class Session:
         draw = self.pipeline.randomness.getrandbits(32)
         setup = Setup(
             codecs=self.codecs.names,
+            capabilities=self.datagrams.capabilities,
             max_message_bytes=limits.max_message_bytes,
             max_concurrent_calls=limits.max_concurrent_calls,
             idle_limit_ms=int((limits.keepalive_interval_s + limits.keepalive_timeout_s) * 1000),
@@ -296,6 +330,10 @@ class Session:
             credentials=dict(self.pipeline.credentials),
             agent=AGENT,
             name=self.pipeline.name,
+            listeners=tuple(
+                (one.pattern, POLICIES.index(one.overflow), one.max_queue) for one in self.pipeline.listeners
+            ),
+            compression=self.codecs.compression_names,
         )
         self._link.attach(control, head + encode_setup(setup, limits, draw) + grease_frame(draw))
 
@@ -318,10 +356,11 @@ class Session:
     def on_setup(self, setup: Setup) -> None:
         """The peer's SETUP: settle codecs, then accept it, or ask the authenticator first."""
         self.peer_setup = setup
-        self.codecs.settle(setup.codecs)
+        self.codecs.settle(setup.codecs, setup.compression)
         inline = min(self.inline_max, setup.inline_max_bytes)
         self.outgoing.settle(inline, setup.max_message_bytes, setup.max_concurrent_calls)
         self.incoming.settle(inline, setup.max_message_bytes)
+        self.datagrams.on_setup(setup)
         if self._peer_known is not None and not self._peer_known.done():
             self._peer_known.set_result(None)
         authenticator = self.pipeline.authenticator
@@ -356,13 +395,12 @@ class Session:
         assert self.peer_setup is not None
         self._accepted = True
         self._move(Move.SETUP_ACCEPTED)
+        self.events.on_accepted(self.peer_setup)
         waiting, self._waiting = self._waiting, []
         for arriving in waiting:
             if self.state is not State.CLOSED:  # by one that broke the rules
                 arriving.proceed()
-        interval = self._keepalive_interval
-        if interval:
-            self._after(interval, self._keep_alive)
+        self._liveness.begin()
         if self._on_ready is not None:
             self._on_ready(self)
 
@@ -378,9 +416,6 @@ class Session:
     def on_substream(self, substream: Substream) -> SubstreamReceiver:
         """The peer opened a substream; what it is stands in its first eight bytes."""
         return Arriving(self, substream)
-
-    def on_datagram(self, data: Buffer) -> None:
-        """Nothing uses datagrams yet: they are dropped, as datagrams may be."""
 
     def on_closed(self, error: EchoStreamError | None) -> None:
         """The connection is gone."""
@@ -398,11 +433,11 @@ class Session:
     def on_cancel(self, number: int) -> None:
         """The peer gave up a call. One that runs is bounded by its slot; one already answered counts."""
         if not self.incoming.cancel(number):
-            self._count_control()
+            self.count_control()
 
     def on_ping(self, value: int) -> None:
         """Answer with PONG, within the limit of control frames."""
-        self._count_control()
+        self.count_control()
         if self._link.blocked:
             self._pong_due = value  # the newest answers all before it: a peer that reads none makes only one wait
         else:
@@ -410,15 +445,12 @@ class Session:
 
     def on_pong(self, value: int) -> None:
         """The answer to a PING of ours, and to all before it."""
-        if value not in self._pongs:
-            self._count_control()
-            return
-        for earlier in [ping for ping in self._pongs if ping <= value]:
-            self._pongs.pop(earlier)()
+        if not self._liveness.on_pong(value):
+            self.count_control()
 
     def on_goaway(self, number: int | None, code: int, reason: str) -> None:
         """The peer takes no new calls."""
-        self._count_control()
+        self.count_control()
         self._move(Move.GOAWAY_RECEIVED)
         self.outgoing.refuse()
         if number is None:
@@ -430,30 +462,41 @@ class Session:
                 if ours and not_before(opened, number):
                     text = f"{stream.method}: the peer is shutting down and did not process it"
                     stream.refused(Disconnected(text, not_processed=True))
-            self._goaway_final = True
-            self.close_if_done()
+            self.departure.final = True
+            self.departure.close_if_done()
+
+    def on_flow(self, subscription: int, paused: bool) -> None:
+        """The peer has no room for events of one of its subscriptions, or room again."""
+        self.count_control()
+        self.events.flow(subscription, paused=paused)
+
+    def on_synced(self, number: int) -> None:
+        """The peer has handled the events before our SYNC."""
+        if not self.events.on_synced(number):
+            self.count_control()
 
     def on_ignored(self, kind: int) -> None:
         """An unknown ignorable frame."""
-        self._count_control()
+        self.count_control()
 
     def count_reset(self) -> None:
         """The peer reset a substream."""
         self._guard(lambda: self._resets.count(self.loop.time()))
 
-    def _count_control(self) -> None:
+    def count_control(self) -> None:
+        """The peer did something that costs it nothing."""
         self._control_frames.count(self.loop.time())
 
     def on_control_data(self, data: Buffer) -> None:
         """Bytes on the control substream."""
-        self._last_received = self.loop.time()
+        self.last_received = self.loop.time()
         try:
             self._reader.receive(data)
         except RemoteProtocolError as error:
             self.on_violation(error)
         else:
-            if self._goaway_final:
-                self.close_if_done()
+            if self.departure.final:
+                self.departure.close_if_done()
             if self._reader.held_bytes > _MAX_HELD:
                 self.on_violation(
                     RemoteProtocolError("too much behind a SETUP not yet accepted", close_code=CloseCode.LIMIT)
@@ -470,8 +513,7 @@ class Session:
         if self.state is State.CLOSED:
             return
         _logger.warning("%s: %s", self.peer, error)
-        self._fail(error)
-        self.connection.close(error.close_code, str(error)[:500])
+        self.fail(error, error.close_code, str(error)[:500])
 
     def _guard(self, action: Callable[[], None]) -> None:
         try:
@@ -480,6 +522,21 @@ class Session:
             self.on_violation(error)
 
     # -- the end
+
+    @property
+    def disconnected(self) -> bool:
+        """The session has ended, or is ending at once."""
+        return self.state is State.CLOSED
+
+    def fail(self, error: EchoStreamError, code: int, reason: str) -> None:
+        """End the session because of ``error``, and tell the peer ``code``."""
+        self._fail(error)
+        self.connection.close(code, reason)
+
+    def send_control(self, frame: bytes) -> None:
+        """Queue a frame on the control substream; a no-op after the end."""
+        if self.state is not State.CLOSED:
+            self._link.send(frame)
 
     def close_now(self, code: int = CloseCode.OK, reason: str = "") -> None:
         """Begin to end the session; ``closed`` says when it is over. Idempotent."""
@@ -502,20 +559,9 @@ class Session:
         self.outgoing.close(self.closed_error())
 
     @property
-    def _busy(self) -> int:
+    def busy(self) -> int:
         """Calls and streams that run, or whose message is still on its way."""
         return self.incoming.running + self.incoming.assembling + len(self._streams)
-
-    def close_if_done(self) -> None:
-        """The peer is going away: end the session once nothing of ours is open there, and nothing of it here."""
-        if self._goaway_final and not self.outgoing.pending and not self._busy:
-            self.close_now(CloseCode.OK, "going away, as asked")
-
-    def on_idle(self) -> None:
-        """Perhaps the last running call has been answered."""
-        self.close_if_done()
-        if self._idle is not None and not self._idle.done():
-            self._idle.set_result(None)
 
     def closed_error(self, *, not_processed: bool = False) -> Disconnected:
         """The error for a call that meets the end of the session."""
@@ -544,14 +590,15 @@ class Session:
             self._peer_known.set_exception(problem)
             self._peer_known.exception()
         self.outgoing.close(problem)
+        self.events.close(problem)
         for task in self.incoming.close():
             self._closing_tasks.add(task)
             task.add_done_callback(self._closing_tasks.discard)
         for stream, _ in list(self._streams.values()):
             stream.on_session_closed(problem)
-        self._pongs.clear()
+        self._liveness.close()
         self._waiting.clear()
-        self.on_idle()
+        self.departure.on_idle()
 
     def _ended(self, error: EchoStreamError | None) -> None:
         if not self.closed.done():
@@ -576,46 +623,11 @@ class Session:
                 deadlines.append(deadline)
         return min(deadlines, default=None)
 
-    @property
-    def _keepalive_interval(self) -> float:
-        """Ours, but not more often than the peer's SETUP welcomes; 0: off."""
-        interval = self.pipeline.limits.keepalive_interval_s
-        floor = self.peer_setup.keepalive_floor_ms / 1000 if self.peer_setup is not None else 0.0
-        return max(interval, floor) if interval else 0.0
-
-    def _keep_alive(self) -> None:
-        if self.state is State.CLOSED:
-            return
-        limits = self.pipeline.limits
-        interval = self._keepalive_interval
-        now = self.loop.time()
-        quiet = now - self._last_received
-        if self._ping_sent and quiet >= interval + limits.keepalive_timeout_s:
-            error = ConnectionLost(f"no sign of life from {self.peer} for {quiet:.0f} s")
-            _logger.warning("%s", error)
-            self._fail(error)
-            self.connection.close(CloseCode.TIMEOUT, "no sign of life")
-            return
-        self._ping_sent = quiet >= interval
-        if self._ping_sent:
-            self._send_ping(lambda: None)
-            self._after(limits.keepalive_timeout_s, self._keep_alive)
-        else:
-            self._after(max(interval - quiet, 0.001), self._keep_alive)  # a rounding error must not spin the loop
-
-    def _send_ping(self, callback: Callable[[], None]) -> None:
-        if self.state is State.CLOSED:
-            raise self.closed_error()
-        value = self._next_ping
-        self._next_ping += 1
-        self._pongs[value] = callback
-        self._link.send(encode_ping(value))
-
     # -- substreams
 
     def respond_on_substream(self, number: int, level: int, flags: int, codec: int, body: bytes) -> bool:
         """Answer an in-line call with a response too large for the control substream. False: it waits for credit."""
-        self._answered_on_substream = True
+        self.departure.large_answers = True
         substream = self.connection.open_substream(Priority(level))
         answer = WriteOnly(self, substream)
         substream.start(answer)
@@ -634,14 +646,15 @@ class Session:
     def forget_stream(self, number: int) -> None:
         """A stream has ended."""
         self._streams.pop(number, None)
-        self._answered_on_substream = True
+        self.departure.large_answers = True
         if not self._streams:
-            self.on_idle()
+            self.departure.on_idle()
 
     def replace_pipeline(self, pipeline: Pipeline) -> None:
         """Serve other handlers from now on; codecs and limits stay those of the beginning."""
         self.pipeline = replace(self.pipeline, routes=pipeline.routes)
         self.incoming.replace_routes()
+        self.datagrams.add(pipeline.datagram_handlers)
 
     def has_stream(self, number: int) -> bool:
         """True while stream ``number`` lives."""
@@ -651,20 +664,22 @@ class Session:
         if self._pong_due is not None:
             value, self._pong_due = self._pong_due, None
             self._link.send(encode_pong(value))
+        self.events.on_flushed()
         self._guard(self.incoming.on_flushed)
 
     def control_writable(self) -> None:
         """The control substream has room again."""
         self._link.on_writable()
 
-    def run_handler(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def run_handler(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run ``coroutine`` in a task that ``close`` waits for, with a copy of the session's own context."""
         task = self.loop.create_task(coroutine, context=self.incoming.variables())
         self._closing_tasks.add(task)
         task.add_done_callback(self._closing_tasks.discard)
         return task
 
-    def _after(self, delay: float, action: Callable[[], None]) -> None:
+    def after(self, delay: float, action: Callable[[], None]) -> None:
+        """Call ``action`` in ``delay`` seconds; in place of what was to be called before."""
         if self._alarm is not None:
             self._alarm.cancel()
         self._alarm = self.loop.call_later(delay, action)
@@ -680,19 +695,3 @@ class Session:
         if not done:
             raise DeadlineExceeded("the peer's SETUP did not come in time", not_processed=True)
         self._peer_known.result()
-
-
-_live: weakref.WeakSet[Session] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    """In a forked child: its sessions belong to the parent, whose sockets must not be touched. Checked here once,
-    instead of ``os.getpid()`` on each call.
-    """
-    for session in list(_live):
-        session.disown()
-    _live.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from echostream_core.compression import carries_credentials
 from echostream_core.engine.binding import convert
+from echostream_core.engine.codecs import status_of
 from echostream_core.engine.context import CURRENT, Context, inherited
 from echostream_core.engine.early import start_substream
 from echostream_core.engine.handlers import Route, check_method, closest_method
@@ -33,7 +35,7 @@ from echostream_core.errors import (
 from echostream_core.middleware import Call, Reply, compile_chain
 from echostream_core.transport import Substream
 from echostream_core.types import Priority, not_before, priority_of
-from echostream_core.wire.frames import ERROR, FULL_NAME, SubstreamKind, encode_substream_head
+from echostream_core.wire.frames import COMPRESSED, ERROR, FULL_NAME, PACKED, SubstreamKind, encode_substream_head
 from echostream_core.wire.message import encode_call_head, encode_response_head, parse_call, parse_response
 from echostream_core.wire.metadata import check_metadata, decode_metadata, encode_error, encode_metadata
 from echostream_core.wire.states import LEGAL, By
@@ -44,6 +46,9 @@ if TYPE_CHECKING:
 __all__ = ["IncomingStream", "ItemStream", "StreamOpening"]
 
 _FOREVER = float("inf")
+Sessions = Callable[[float | None], Awaitable["Session"]]
+"""The session to open a stream in, asked for when it is opened: a client may be without one for a while. The argument
+is the stream's timeout, which covers the waiting."""
 _logger = logging.getLogger("echostream.handler")
 
 
@@ -56,7 +61,7 @@ class StreamOpening:
 
     def __init__(
         self,
-        session: Session,
+        session: Session | Sessions,
         method: str,
         payload: object,
         timeout: float | None,
@@ -86,12 +91,11 @@ class StreamOpening:
             self._stream.leave()
 
     async def _open(self) -> Stream:
-        session, method, payload, timeout, metadata, priority = self._arguments
-        return await open_stream(session, method, payload, timeout, metadata, priority)
+        return await open_stream(*self._arguments)
 
 
 async def open_stream(
-    session: Session,
+    session: Session | Sessions,
     method: str,
     payload: object,
     timeout: float | None,
@@ -99,6 +103,11 @@ async def open_stream(
     priority: Priority | None,
 ) -> Stream:
     """Open a stream to the peer's ``method``."""
+    if callable(session):
+        begin = asyncio.get_running_loop().time()
+        session = await session(timeout)
+        if timeout is not None:
+            timeout -= session.loop.time() - begin
     outgoing = session.outgoing
     deadline = _FOREVER if timeout is None else session.loop.time() + timeout
     bound, level = inherited(CURRENT.get())
@@ -107,20 +116,30 @@ async def open_stream(
     if priority is not None:
         level = min(max(priority, Priority.URGENT), Priority.BULK)
     name = check_method(method)
-    pairs = encode_metadata(check_metadata(metadata), session.pipeline.limits) if metadata else b""
+    checked = check_metadata(metadata) if metadata else []
+    pairs = encode_metadata(checked, session.pipeline.limits) if checked else b""
     codec = session.codecs.out_id
     body = session.codecs.encode_with(codec, payload)
     await outgoing.check_size(method, len(body), deadline)
     await outgoing.slots.wait(deadline)
     try:
-        return _open(session, method, name, codec, body, pairs, level, deadline)
+        sealed = carries_credentials(checked)
+        return _open(session, method, name, codec, body, pairs, level, deadline, sealed)
     except BaseException:
         outgoing.slots.release()
         raise
 
 
 def _open(
-    session: Session, method: str, name: bytes, codec: int, body: bytes, pairs: bytes, level: int, deadline: float
+    session: Session,
+    method: str,
+    name: bytes,
+    codec: int,
+    body: bytes,
+    pairs: bytes,
+    level: int,
+    deadline: float,
+    sealed: bool,
 ) -> Stream:
     outgoing = session.outgoing
     number = outgoing.take_number(method)
@@ -140,6 +159,8 @@ def _open(
         answered, codec, content = parse_response(body)
         if answered != number:
             raise RemoteProtocolError(f"the final status on stream {number} names {answered}")
+        if flags & COMPRESSED:
+            raise RemoteProtocolError(f"the final status of stream {number} is compressed")
         stream.finish(outgoing.read_error(method, codec, content) if flags & ERROR else None)
         stream.closed()
 
@@ -148,7 +169,12 @@ def _open(
     stream.method = method
     session.keep_stream(number, stream, deadline)
     head = encode_substream_head(SubstreamKind.STREAM, level, number)
-    call = encode_call_head(number, remaining, name, FULL_NAME, codec, level, pairs, len(body))
+    flags = 0
+    if sealed:
+        stream.seal()
+    elif len(body) >= session.codecs.compress_from:
+        flags, body = session.codecs.pack(body)
+    call = encode_call_head(number, remaining, name, FULL_NAME, codec, level, pairs, len(body), flags)
     start_substream(session, substream, stream)
     substream.write((head + call, body))
     return stream
@@ -178,7 +204,7 @@ class ItemStream(AsyncIterator[Any]):
 
     def __init__(
         self,
-        session: Session,
+        session: Session | Sessions,
         method: str,
         payload: object,
         timeout: float | None,
@@ -279,13 +305,16 @@ class IncomingStream:
         self.stream.set_priority(level)
         context = self._context = Context(session, number, method, deadline, level, pairs)
         self.stream.metadata = context.metadata
+        if carries_credentials(pairs):
+            self.stream.seal()
         if deadline is not None:
             session.keep_stream(number, self.stream, deadline)
         route = session.pipeline.routes.get(method)
         refusal = refusal or self._refusal(method, route, admitted=admitted)
         decode = session.codecs.decoder(codec)
         if refusal is None and decode is None:
-            refusal = RpcError(StatusCode.UNIMPLEMENTED, f"codec {codec} is not installed here", not_processed=True)
+            text = f"codec {codec & ~PACKED} is not installed here"
+            refusal = RpcError(StatusCode.UNIMPLEMENTED, text, not_processed=True)
         if refusal is not None:
             self._end(refusal)
             self._release_slot()
@@ -295,7 +324,7 @@ class IncomingStream:
             value = decode(payload)
         except DecodeError as error:
             text = f"the opening payload cannot be decoded: {error}"
-            self._end(RpcError(StatusCode.INVALID_ARGUMENT, text, not_processed=True))
+            self._end(RpcError(status_of(error), text, not_processed=True))
             self._release_slot()
             return
         self._task = session.run_handler(self._run(route, context, value))

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from echostream_core.engine.assembly import Reservation
+from echostream_core.engine.codecs import status_of
 from echostream_core.engine.gate import Gate
 from echostream_core.errors import (
     CloseCode,
@@ -29,7 +30,7 @@ from echostream_core.errors import (
 )
 from echostream_core.transport import Substream
 from echostream_core.types import Buffer, Priority
-from echostream_core.wire.frames import DATA, RAW
+from echostream_core.wire.frames import COMPRESSED, DATA, PACKED, RAW
 from echostream_core.wire.limits import INITIAL_WINDOW_BYTES
 from echostream_core.wire.message import MessageReader, encode_data_head
 
@@ -42,8 +43,12 @@ _LARGE_BYTES: Final = INITIAL_WINDOW_BYTES // 2 - 8
 """An item up to here always fits into the credit that the peer has once all before it is consumed: credit is renewed by
 half windows. A larger one needs a reservation to be sure to complete."""
 
-_MAX_BURST: Final = 32
-"""Items that ``send`` takes without letting the loop run: a writer that awaits nothing else must not starve it."""
+_MAX_BURST_BYTES: Final = 131_072
+"""What ``send`` takes without letting the loop run: a writer that awaits nothing else must not starve it, nor put a
+small call behind megabytes."""
+
+_ITEM_COST: Final = 4_096
+"""What an item counts beside its bytes: 32 small ones are a burst too."""
 
 _OtherFrame = Callable[[int, int, int, bytes], None]
 
@@ -66,6 +71,7 @@ class Stream:
         "_reader",
         "_reservation",
         "_reset_here",
+        "_sealed",
         "_substream",
         "_unconsumed",
         "_waiter",
@@ -117,6 +123,7 @@ class Stream:
         self._early = 0
         self._burst = 0
         self._dead = False
+        self._sealed = False  # credentials in its metadata: nothing is compressed
 
     # -- writing
 
@@ -133,8 +140,7 @@ class Stream:
             await self._gate.wait()
             self._check_writable()
         self._write(item)
-        self._burst += 1
-        if self._burst >= _MAX_BURST and self._writable:
+        if self._burst >= _MAX_BURST_BYTES and self._writable:
             self._burst = 0
             await asyncio.sleep(0)
         while not self._writable:
@@ -204,8 +210,16 @@ class Stream:
                 value=len(body),
                 maximum=maximum,
             )
-        if not self._substream.write((encode_data_head(codec, len(body)), body)):
+        flags = 0
+        if len(body) >= codecs.compress_from and not self._sealed:
+            flags, body = codecs.pack(body)
+        self._burst += len(body) + _ITEM_COST
+        if not self._substream.write((encode_data_head(codec, len(body), flags), body)):
             self._writable = False
+
+    def seal(self) -> None:
+        """Compress nothing that we send here."""
+        self._sealed = True
 
     def set_priority(self, level: int) -> None:
         """The class of what we send here."""
@@ -262,12 +276,14 @@ class Stream:
         if codec != RAW:
             decode = self.session.codecs.decoder(codec)
             if decode is None:
-                raise RpcError(StatusCode.UNIMPLEMENTED, f"{self.method}: an item in codec {codec}, not installed here")
+                number = codec & ~PACKED
+                text = f"{self.method}: an item in codec {number}, not installed here"
+                raise RpcError(StatusCode.UNIMPLEMENTED, text)
             try:
                 value = decode(body)
             except DecodeError as error:
                 text = f"{self.method}: an item cannot be decoded: {error}"
-                raise RpcError(StatusCode.INVALID_ARGUMENT, text) from error
+                raise RpcError(status_of(error), text) from error
         return value
 
     # -- what the substream calls
@@ -330,10 +346,10 @@ class Stream:
             reservation.release()
             reservation = None
         if kind == DATA and not self._finished:
+            if flags & COMPRESSED:
+                aux |= PACKED
             if aux >= len(self.session.codecs.decoders):
-                raise RemoteProtocolError(
-                    f"{self.method}: an item in codec {aux}, which the peer's SETUP does not list"
-                )
+                self.session.codecs.decoder(aux)  # raises, unless it is known and only compressed
             self._inbox.append((aux, body, cost, reservation))
             self._wake()
             return

@@ -141,6 +141,8 @@ class Arriving:
             if session.has_stream(number):
                 raise RemoteProtocolError(f"stream number {number} is in use")
             return IncomingStream(session, self._substream, number).stream
+        if kind == SubstreamKind.EVENTS:
+            return session.events.accept(self._substream)
         raise RemoteProtocolError(f"unknown kind of substream {kind}")
 
     def on_end(self) -> None:

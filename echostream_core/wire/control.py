@@ -15,10 +15,12 @@ from echostream_core.types import Buffer
 from echostream_core.wire.frames import (
     CALL,
     CALL_HEAD,
+    COMPRESSED,
     FINAL,
     FULL_NAME,
     IGNORABLE,
     NAMED,
+    PACKED,
     PREFIX,
     RESPONSE,
     RESPONSE_HEAD,
@@ -55,7 +57,7 @@ class ControlReceiver(Protocol):
         payload: Buffer,
         /,
     ) -> None:
-        """An in-line CALL."""
+        """An in-line CALL. ``codec`` has the bit ``PACKED`` when the payload is compressed."""
 
     def on_response(self, number: int, flags: int, codec: int, payload: Buffer, /) -> None:
         """The final frame of an in-line call of ours."""
@@ -71,6 +73,12 @@ class ControlReceiver(Protocol):
 
     def on_goaway(self, number: int | None, code: int, reason: str, /) -> None:
         """GOAWAY; ``number`` None: the first, general one."""
+
+    def on_flow(self, subscription: int, paused: bool, /) -> None:
+        """Hold our events of the peer's ``subscription``, or send them again."""
+
+    def on_synced(self, number: int, /) -> None:
+        """The peer has handled all events before our SYNC ``number``."""
 
     def on_ignored(self, kind: int, /) -> None:
         """An unknown ignorable frame was skipped."""
@@ -255,11 +263,13 @@ class ControlReader:
             _, _, _, _, number, codec = RESPONSE_HEAD.unpack_from(view, position)
             self._on_response(number, flags, codec, view[position + 16 : end])
         else:
-            self._read_rare(kind, flags, view[position + 8 : end])
+            self._read_rare(kind, flags, aux, view[position + 8 : end])
 
     def _read_call(self, view: memoryview, position: int, end: int, flags: int, aux: int) -> None:
         _, _, _, _, number, timeout, method, codec, priority = CALL_HEAD.unpack_from(view, position)
         position += 20
+        if flags & COMPRESSED:
+            codec |= PACKED
         metadata = None
         if aux:
             if position + aux > end:
@@ -282,7 +292,7 @@ class ControlReader:
             name = self._names[method]
         self._on_call(number, name, codec, timeout, priority, metadata, view[position:end])
 
-    def _read_rare(self, kind: int, flags: int, body: memoryview) -> None:
+    def _read_rare(self, kind: int, flags: int, aux: int, body: memoryview) -> None:
         receiver = self._receiver
         if kind == FrameType.PING:
             receiver.on_ping(int.from_bytes(body[:8], "little"))
@@ -294,6 +304,10 @@ class ControlReader:
             number = int.from_bytes(body[:4], "little") if flags & FINAL else None
             reason = bytes(body[8 : 8 + 1024]).decode(errors="replace")
             receiver.on_goaway(number, int.from_bytes(body[4:8], "little"), reason)
+        elif kind == FrameType.FLOW:
+            receiver.on_flow(int.from_bytes(body[:4], "little"), bool(aux & 1))
+        elif kind == FrameType.SYNCED:
+            receiver.on_synced(int.from_bytes(body[:4], "little"))
         else:
             raise RemoteProtocolError("a second SETUP")
 
@@ -306,6 +320,8 @@ _LEAST: Final = {
     int(FrameType.PING): 8,
     int(FrameType.PONG): 8,
     int(FrameType.GOAWAY): 8,
+    int(FrameType.FLOW): 4,
+    int(FrameType.SYNCED): 4,
 }
 
 

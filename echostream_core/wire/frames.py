@@ -14,12 +14,14 @@ from typing import Final
 __all__ = [
     "CALL",
     "CALL_HEAD",
+    "COMPRESSED",
     "DATA",
     "ERROR",
     "FINAL",
     "FULL_NAME",
     "IGNORABLE",
     "NAMED",
+    "PACKED",
     "PREFIX",
     "RAW",
     "RESPONSE",
@@ -46,7 +48,7 @@ class SubstreamKind(IntEnum):
     STREAM = 3
     """One stream: CALL opens it, then DATA both ways, RESPONSE is its final status."""
     EVENTS = 4
-    """Reserved for events."""
+    """Events of the opener, all of them, in order: EVENT and its companions. The other direction is empty."""
     EXTENSION = 5
     """Reserved for extensions."""
     RESPONSE = 6
@@ -63,7 +65,13 @@ class FrameType(IntEnum):
     PING = 0x05
     PONG = 0x06
     GOAWAY = 0x07
+    EVENT = 0x08
+    TOPIC = 0x09
     DATA = 0x0B
+    SYNC = 0x0C
+    FLOW = 0x0D
+    SYNCED = 0x0E
+    DROPPED = 0x0F
 
 
 CALL: Final = 0x02
@@ -77,6 +85,11 @@ NAMED: Final = 0x01
 """Flag of CALL: the method's name stands before the payload; it is interned unless the id is ``FULL_NAME``."""
 ERROR: Final = 0x01
 """Flag of RESPONSE: the payload is an error body."""
+COMPRESSED: Final = 0x02
+"""Flag of CALL, RESPONSE, DATA and EVENT: the payload is compressed, as both SETUPs settled."""
+PACKED: Final = 0x1_0000
+"""What the readers add to a codec's id where the payload is compressed. No table of decoders is that long, so the test
+that the usual case needs anyway finds it."""
 FINAL: Final = 0x01
 """Flag of GOAWAY: the number is the true one."""
 RAW: Final = 0

@@ -15,6 +15,7 @@ __all__ = [
     "INITIAL_MAX_CALLS",
     "INITIAL_WINDOW_BYTES",
     "MAX_INTERNED",
+    "MAX_MUX_DATAGRAM_BYTES",
     "MAX_MUX_FRAME_BYTES",
     "Limits",
 ]
@@ -25,6 +26,9 @@ it."""
 
 MAX_MUX_FRAME_BYTES: Final = 65_536
 """Largest body of one mux frame: a fragment holds the pipe for at most this long. Protocol constant."""
+
+MAX_MUX_DATAGRAM_BYTES: Final = 16_384
+"""Largest emulated datagram: no more than a fragment of a substream while others wait. Protocol constant."""
 
 INITIAL_MAX_CALLS: Final = 128
 """Calls that a peer may have open before our SETUP has told it our ``max_concurrent_calls``. Protocol constant."""
@@ -65,6 +69,18 @@ class Limits:
     """To what the credit window of one substream may grow: 1 MiB fills 80 Mbit/s at 100 ms."""
     session_window_bytes: int = 16_777_216
     """Sum to which the windows of one session may grow beyond their first size."""
+    max_subscriptions: int = 1_024
+    """Patterns of events that the peer may subscribe to, and that we subscribe to at a peer."""
+    max_event_queue: int = 4_096
+    """Events held back for one subscription of a slow peer; one that asks for more gets this."""
+    event_queue_bytes: int = 4_194_304
+    """The same in bytes, for all subscriptions of one session together. What exceeds it meets the overflow policy. Also
+    what waits in bytes for one subscription of our own."""
+    event_stall_s: float = 30.0
+    """A peer that takes nothing of what is held for a subscription with the policy ``block`` for so long, while
+    somebody waits to emit, loses its session; 0 = never."""
+    max_queued_datagrams: int = 256
+    """Emulated datagrams that wait for the pipe; beyond it the oldest is dropped. A transport's own have its option."""
     max_control_frames_per_s: int = 20_000
     """PING, GOAWAY, CANCEL and unknown ignorable frames per second; calls are bounded by their slots."""
     max_resets_per_s: int = 2_000
@@ -101,6 +117,8 @@ class Limits:
         for name, least in _LEAST.items():
             if 0 <= getattr(self, name) < least:
                 problems.append(f"{name} must be at least {least}, not {getattr(self, name)}")
+        if self.max_subscriptions > 1_024:
+            problems.append("max_subscriptions must be at most 1024: one event names no more of them")
         if self.max_metadata_bytes > 65_535:
             problems.append("max_metadata_bytes must be at most 65535: its length field has 16 bits")
         if self.max_message_bytes > 0xFFFF_FFFF:
@@ -120,5 +138,7 @@ _LEAST: Final = {
     "max_setup_bytes": 256,
     "max_error_bytes": 256,
     "max_streams": 4,
+    "max_event_queue": 1,
+    "max_queued_datagrams": 1,
     "max_message_bytes": 1_024,
 }

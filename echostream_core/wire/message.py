@@ -15,10 +15,12 @@ from echostream_core.wire.control import read_name
 from echostream_core.wire.frames import (
     CALL,
     CALL_HEAD,
+    COMPRESSED,
     DATA,
     FULL_NAME,
     IGNORABLE,
     NAMED,
+    PACKED,
     PREFIX,
     RESPONSE,
     RESPONSE_HEAD,
@@ -36,7 +38,7 @@ __all__ = [
 ]
 
 CallHead = tuple[int, int, str, int, int, Buffer | None, memoryview]
-"""number, timeout_ms, method, codec, class, metadata, payload."""
+"""number, timeout_ms, method, codec (with ``PACKED`` when the payload is compressed), class, metadata, payload."""
 
 _CALL_FIELDS: Final = Struct("<IIHBB")
 _RESPONSE_FIELDS: Final = Struct("<IB3x")
@@ -147,6 +149,8 @@ def parse_call(flags: int, aux: int, body: Buffer) -> CallHead:
         raise RemoteProtocolError("CALL on a substream of its own must carry the method's name in full")
     if 12 + aux > len(view):
         raise RemoteProtocolError("CALL: the metadata runs over the frame's end")
+    if flags & COMPRESSED:
+        codec |= PACKED
     metadata = view[12 : 12 + aux] if aux else None
     name, position = read_name(view, 12 + aux, len(view))
     return number, timeout, name, codec, priority, metadata, view[position:]
@@ -170,10 +174,11 @@ def encode_call_head(
     priority: int,
     metadata: bytes,
     size: int,
+    flags: int = 0,
 ) -> bytes:
-    """All of a CALL frame but its payload of ``size`` bytes, the method's name included."""
+    """All of a CALL frame but its payload of ``size`` bytes, the method's name included; ``flags`` beside NAMED."""
     length = 12 + len(metadata) + 1 + len(method) + size
-    head = CALL_HEAD.pack(CALL, NAMED, len(metadata), length, number, timeout_ms, method_id, codec, priority)
+    head = CALL_HEAD.pack(CALL, NAMED | flags, len(metadata), length, number, timeout_ms, method_id, codec, priority)
     return b"".join((head, metadata, bytes((len(method),)), method))
 
 
@@ -182,6 +187,6 @@ def encode_response_head(number: int, flags: int, codec: int, size: int) -> byte
     return RESPONSE_HEAD.pack(RESPONSE, flags, 0, 8 + size, number, codec)
 
 
-def encode_data_head(codec: int, size: int) -> bytes:
+def encode_data_head(codec: int, size: int, flags: int = 0) -> bytes:
     """All of a DATA frame but its item of ``size`` bytes."""
-    return PREFIX.pack(DATA, 0, codec, size)
+    return PREFIX.pack(DATA, flags, codec, size)

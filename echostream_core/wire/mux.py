@@ -12,7 +12,7 @@ from typing import Final
 
 from echostream_core.errors import CloseCode, RemoteProtocolError
 from echostream_core.types import Buffer, Priority
-from echostream_core.wire.limits import MAX_MUX_FRAME_BYTES, Limits
+from echostream_core.wire.limits import MAX_MUX_DATAGRAM_BYTES, MAX_MUX_FRAME_BYTES, Limits
 from echostream_core.wire.mux_frames import (
     CLOSE,
     CREDIT,
@@ -40,7 +40,13 @@ MAX_ORDERS_BYTES: Final = 1_048_576
 """Answers (RESET, STOP) that may wait for a peer that does not read them. 24 bytes per refused substream."""
 
 _KIND: Final = 0x0F
-_BODY_BYTES: Final = {CREDIT: (8, 8), RESET: (4, 4), STOP: (4, 4), CLOSE: (4, 4 + MAX_REASON_BYTES)}
+_BODY_BYTES: Final = {
+    CREDIT: (8, 8),
+    RESET: (4, 4),
+    STOP: (4, 4),
+    CLOSE: (4, 4 + MAX_REASON_BYTES),
+    DATAGRAM: (0, MAX_MUX_DATAGRAM_BYTES),
+}
 _NAMES: Final = {
     DATA: "DATA",
     CREDIT: "CREDIT",
@@ -161,7 +167,7 @@ class Mux(MuxSender[StreamT]):
         if kind not in _NAMES and type_byte & IGNORABLE:
             self.ignored += 1
             return self._take_data(None, size, view, body, stop)
-        if kind not in _NAMES or kind == DATAGRAM:
+        if kind not in _NAMES or (kind == DATAGRAM and self.datagrams is None):
             raise RemoteProtocolError(f"a frame of the unknown type 0x{type_byte:02x}")
         if type_byte & (RESERVED | IGNORABLE) or (kind != DATA and type_byte & (OPEN | END)):
             raise RemoteProtocolError(f"{_NAMES[kind]} with a flag it cannot have (type 0x{type_byte:02x})")
@@ -170,7 +176,10 @@ class Mux(MuxSender[StreamT]):
             return self._take_data(self._target(type_byte, number, size), size, view, body, stop)
         least, most = _BODY_BYTES[kind]
         if not least <= size <= most:
-            raise RemoteProtocolError(f"{_NAMES[kind]} with a body of {size} bytes")
+            code = CloseCode.LIMIT if kind == DATAGRAM else CloseCode.PROTOCOL
+            raise RemoteProtocolError(f"{_NAMES[kind]} with a body of {size} bytes", close_code=code)
+        if kind == DATAGRAM and number:
+            raise RemoteProtocolError(f"DATAGRAM on substream {number}: it concerns the connection")
         end = body + size
         if end > stop:
             self._held += HEADER.pack(head, number)
@@ -223,7 +232,10 @@ class Mux(MuxSender[StreamT]):
         return stream
 
     def _take_order(self, kind: int, number: int, body: memoryview) -> None:
-        """One whole CREDIT, RESET, STOP or CLOSE, its length checked."""
+        """One whole CREDIT, RESET, STOP, CLOSE or DATAGRAM, its length checked."""
+        if kind == DATAGRAM:
+            self.sink.on_datagram(body)
+            return
         if kind == CLOSE:
             if number:
                 raise RemoteProtocolError(f"CLOSE on substream {number}: it concerns the connection")

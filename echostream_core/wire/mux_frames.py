@@ -7,6 +7,7 @@ docs/wire/mux.md.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from struct import Struct
 from typing import Final, Literal
 
@@ -33,6 +34,7 @@ __all__ = [
     "encode_close",
     "encode_credit",
     "encode_data",
+    "encode_datagram",
     "encode_reset",
     "encode_stop",
     "encode_unknown",
@@ -78,6 +80,11 @@ def encode_data(stream: int, body: Buffer, *, opens: bool = False, ends: bool = 
 def encode_credit(stream: int, limit: int) -> bytes:
     """CREDIT: the receiver of this frame may have sent ``limit`` bytes on ``stream`` in all."""
     return _CREDIT.pack(CREDIT << 24 | 8, stream, limit)
+
+
+def encode_datagram(data: Sequence[Buffer], size: int) -> bytes:
+    """DATAGRAM: ``data`` joined, ``size`` bytes in all. The header comes with the one copy that is made anyway."""
+    return b"".join((HEADER.pack(DATAGRAM << 24 | size, 0), *data))
 
 
 def encode_reset(stream: int, code: int) -> bytes:

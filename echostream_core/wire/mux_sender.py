@@ -14,7 +14,8 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 from echostream_core.errors import LocalProtocolError, ResourceClosed
 from echostream_core.types import Buffer, Priority
 from echostream_core.wire.credit import ReceiveWindow, WindowBudget
-from echostream_core.wire.limits import MAX_MUX_FRAME_BYTES, Limits
+from echostream_core.wire.datagrams import DatagramQueue
+from echostream_core.wire.limits import MAX_MUX_DATAGRAM_BYTES, MAX_MUX_FRAME_BYTES, Limits
 from echostream_core.wire.mux_frames import (
     DATA,
     END,
@@ -51,6 +52,7 @@ _QUANTA: Final = (65_536, 16_384, 4_096)
 _CLASSES: Final = 3
 _FRAME_HEAD_BYTES: Final = 8
 _MAX_NUMBER: Final = 0xFFFF_FFF0
+_DATAGRAM_TURN_BYTES: Final = MAX_MUX_DATAGRAM_BYTES + _FRAME_HEAD_BYTES
 _DATA: Final = DATA << 24
 _OPEN: Final = OPEN << 24
 _END: Final = END << 24
@@ -74,6 +76,9 @@ class MuxSink(Protocol[_StreamT_contra]):
     def on_open(self, stream: _StreamT_contra, /) -> StreamReceiver:
         """The peer opened ``stream``; the answer receives its callbacks."""
 
+    def on_datagram(self, data: memoryview, /) -> None:
+        """A datagram arrived, whole; valid during the call. Only where ``datagrams`` is set."""
+
     def on_close(self, code: int, reason: str, /) -> None:
         """The peer closed the connection; nothing comes after this."""
 
@@ -95,6 +100,10 @@ class MuxSender(Generic[StreamT]):
         """Substreams opened and not yet finished in both directions, by number."""
         self.writable: list[CarriedSubstream] = []
         """Substreams whose writers wait and have room again; see ``take_writable``."""
+        self.datagrams: DatagramQueue | None = None
+        """Frames of ``encode_datagram`` that wait. Set from the beginning on a side that takes datagrams, else None."""
+        self.sends_datagrams = False
+        """The peer takes them too: they may go out."""
         self._stream_class = stream_class
         self._next_local = 2 if role == "dialer" else 1  # 0 is the control substream's
         self._peer_parity = 1 if role == "dialer" else 0
@@ -129,14 +138,22 @@ class MuxSender(Generic[StreamT]):
         if control is not None:
             while control.ready and max_bytes > 0:
                 max_bytes -= self._give_fragment(control, MAX_MUX_FRAME_BYTES, out)
-        if self._ready_count:
+        datagrams = self.datagrams if self.sends_datagrams else None
+        were_ready = self._ready_count
+        if datagrams is not None and datagrams.waiting:
+            max_bytes = self._give_alternately(datagrams, max_bytes, out)
+        if were_ready:
             while self._ready_count and max_bytes > 0:
                 max_bytes -= self._give_next(out)
             if not self._ready_count:  # nobody waits: debts are forgotten
                 self._deficits = [0, 0, 0]
                 self._turn = _CLASSES - 1
         self.pending = bool(
-            self._ready_count or self._orders or self._credits or (control is not None and control.ready)
+            self._ready_count
+            or self._orders
+            or self._credits
+            or (control is not None and control.ready)
+            or (datagrams is not None and datagrams.waiting)
         )
         return out
 
@@ -173,9 +190,25 @@ class MuxSender(Generic[StreamT]):
         self._orders.clear()
         self._credits.clear()
         self.writable.clear()
+        if self.datagrams is not None:
+            self.datagrams.close()
         for stream in self.live.values():
             _silence(stream)
         self.live.clear()
+
+    def send_datagram(self, frame: bytes, expires_at: float | None) -> bool:
+        """Queue a frame of ``encode_datagram``, where ``datagrams`` is set; False when an older one was dropped."""
+        assert self.datagrams is not None
+        kept = self.datagrams.put(frame, expires_at)
+        if self.sends_datagrams:
+            self._announce()
+        return kept
+
+    def begin_datagrams(self) -> None:
+        """The peer takes datagrams: what waits may go, and what comes."""
+        self.sends_datagrams = True
+        if self.datagrams is not None and self.datagrams.waiting:
+            self._announce()
 
     # What substreams call: the carrier's part.
 
@@ -254,6 +287,14 @@ class MuxSender(Generic[StreamT]):
         if joined:
             out.append(joined)
 
+    def _give_alternately(self, datagrams: DatagramQueue, max_bytes: int, out: list[Buffer]) -> int:
+        """Datagrams and fragments in turn, so that neither starves, while there are datagrams; what is left."""
+        while datagrams.waiting and max_bytes > 0:
+            max_bytes -= _give_datagrams(datagrams, out)
+            if self._ready_count:
+                max_bytes -= self._give_next(out)
+        return max_bytes
+
     def _give_next(self, out: list[Buffer]) -> int:
         """One fragment of the substream whose turn it is; the bytes it takes."""
         lines = self._lines
@@ -263,7 +304,9 @@ class MuxSender(Generic[StreamT]):
             turn = 0
             while not lines[turn]:
                 turn += 1
-            fragment = MAX_MUX_FRAME_BYTES
+            datagrams = self.datagrams
+            shared = datagrams is not None and datagrams.waiting
+            fragment = _SHARED_FRAGMENT_BYTES if shared else MAX_MUX_FRAME_BYTES
         else:
             deficits = self._deficits
             while not lines[turn] or deficits[turn] <= 0:
@@ -320,6 +363,18 @@ class MuxSender(Generic[StreamT]):
         self.live[stream.id] = _own(stream)
         if stream.stop_due is not None:
             self._orders += encode_stop(stream.id, stream.stop_due)
+
+
+def _give_datagrams(datagrams: DatagramQueue, out: list[Buffer]) -> int:
+    """One turn of datagrams: as many as take no more room than the largest one; the bytes that they take."""
+    given = 0
+    while (frame := datagrams.peek()) is not None:
+        if given and given + len(frame) > _DATAGRAM_TURN_BYTES:
+            break
+        datagrams.pop()
+        out.append(frame)
+        given += len(frame)
+    return given
 
 
 def _silence(stream: CarriedSubstream) -> None:

@@ -9,13 +9,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
-from echostream_core.errors import LimitExceeded, RemoteProtocolError
+from echostream_core.errors import ConfigError, LimitExceeded, RemoteProtocolError
 from echostream_core.types import Buffer
+from echostream_core.wire.events import POLICIES
 from echostream_core.wire.frames import PREFIX, FrameType
 from echostream_core.wire.limits import DEFAULT_MAX_MESSAGE_BYTES, INITIAL_MAX_CALLS, Limits
+from echostream_core.wire.topics import check_pattern
 from echostream_core.wire.varint import MAX_VARINT, Reader, encode_bytes, encode_varint
 
-__all__ = ["Setup", "decode_setup", "encode_setup"]
+__all__ = ["DATAGRAMS", "Setup", "decode_setup", "encode_setup"]
+
+DATAGRAMS: Final = 0x01
+"""Capability bit: the sender takes datagrams that the mux emulates."""
 
 _CODECS: Final = 1
 _CAPABILITIES: Final = 2
@@ -27,8 +32,12 @@ _CREDENTIALS: Final = 7
 _AGENT: Final = 8
 _INLINE_MAX: Final = 9
 _NAME: Final = 10
+_LISTENERS: Final = 11
+_COMPRESSION: Final = 12
 _MAX_CODECS: Final = 32
 _MAX_CREDENTIALS: Final = 16
+_MAX_LISTENERS: Final = 256
+_MAX_COMPRESSION: Final = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +47,7 @@ class Setup:
     codecs: tuple[str, ...]
     """In order of preference; the sender's codec ids are places in it, from 1. ``json`` is always there."""
     capabilities: int = 0
-    """Bits of optional features that the sender understands; none are defined yet."""
+    """Bits of optional features that the sender understands: ``DATAGRAMS``."""
     max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES
     """The largest encoded request or response that the sender takes."""
     max_concurrent_calls: int = INITIAL_MAX_CALLS
@@ -55,6 +64,11 @@ class Setup:
     """Software and version, for logs."""
     name: str = ""
     """The endpoint's own name, for logs."""
+    listeners: tuple[tuple[str, int, int], ...] = ()
+    """What the sender listens to from the beginning: pattern, place of the policy in ``POLICIES``, largest queue. Their
+    places here are the numbers of the subscriptions."""
+    compression: tuple[str, ...] = ()
+    """What the sender can compress and decompress with, in order of preference; empty: nothing."""
 
 
 def encode_setup(setup: Setup, limits: Limits, grease: int = 0) -> bytes:
@@ -75,6 +89,14 @@ def encode_setup(setup: Setup, limits: Limits, grease: int = 0) -> bytes:
     parts.append(_parameter(_AGENT, setup.agent.encode()))
     if setup.name:
         parts.append(_parameter(_NAME, setup.name.encode()))
+    if setup.listeners:
+        triples = (
+            encode_bytes(pattern.encode()) + encode_varint(policy) + encode_varint(queue)
+            for pattern, policy, queue in setup.listeners
+        )
+        parts.append(_parameter(_LISTENERS, b"".join(triples)))
+    if setup.compression:
+        parts.append(_parameter(_COMPRESSION, b"".join(encode_bytes(name.encode()) for name in setup.compression)))
     if grease:
         parts.append(_parameter(0x1A2A + grease % 4096 * 32, grease.to_bytes(8, "little")[: grease % 8]))
     if len(setup.codecs) > _MAX_CODECS:
@@ -90,6 +112,20 @@ def encode_setup(setup: Setup, limits: Limits, grease: int = 0) -> bytes:
             limit="credentials",
             value=len(setup.credentials),
             maximum=_MAX_CREDENTIALS,
+        )
+    if len(setup.listeners) > _MAX_LISTENERS:
+        raise LimitExceeded(
+            f"{len(setup.listeners)} listeners, at most {_MAX_LISTENERS} are announced: use wider patterns",
+            limit="listeners",
+            value=len(setup.listeners),
+            maximum=_MAX_LISTENERS,
+        )
+    if len(setup.compression) > _MAX_COMPRESSION:
+        raise LimitExceeded(
+            f"{len(setup.compression)} compressions, at most {_MAX_COMPRESSION} are offered: name fewer",
+            limit="compression",
+            value=len(setup.compression),
+            maximum=_MAX_COMPRESSION,
         )
     body = b"".join(parts)
     if len(body) > limits.max_setup_bytes:
@@ -114,6 +150,9 @@ def decode_setup(body: Buffer) -> Setup:
     codecs = _texts(values.get(_CODECS, b""), "codecs", _MAX_CODECS)
     if len(set(codecs)) != len(codecs) or "json" not in codecs:
         raise RemoteProtocolError("SETUP: codecs must list json and nothing twice")
+    compression = _texts(values.get(_COMPRESSION, b""), "compression", _MAX_COMPRESSION)
+    if len(set(compression)) != len(compression):
+        raise RemoteProtocolError("SETUP: compression must list nothing twice")
     pairs = _texts(values.get(_CREDENTIALS, b""), "credentials", 2 * _MAX_CREDENTIALS)
     if len(pairs) % 2:
         raise RemoteProtocolError("SETUP: a credential has no value")
@@ -131,7 +170,27 @@ def decode_setup(body: Buffer) -> Setup:
         credentials=dict(zip(pairs[::2], pairs[1::2], strict=True)),
         agent=_text(values, _AGENT),
         name=_text(values, _NAME),
+        listeners=_listeners(values.get(_LISTENERS, b"")),
+        compression=tuple(compression),
     )
+
+
+def _listeners(value: bytes) -> tuple[tuple[str, int, int], ...]:
+    reader = Reader(value, "SETUP listeners")
+    found: list[tuple[str, int, int]] = []
+    while reader.remaining:
+        if len(found) == _MAX_LISTENERS:
+            raise RemoteProtocolError(f"SETUP: more than {_MAX_LISTENERS} listeners")
+        pattern = reader.text("a pattern", 255)
+        try:
+            check_pattern(pattern)
+        except ConfigError as error:
+            raise RemoteProtocolError(f"SETUP listeners: {error}") from error
+        policy = reader.varint("a policy")
+        if policy >= len(POLICIES):
+            raise RemoteProtocolError(f"SETUP listeners: there is no overflow policy {policy}")
+        found.append((pattern, policy, reader.varint("a queue")))
+    return tuple(found)
 
 
 def _parameter(key: int, value: bytes) -> bytes:

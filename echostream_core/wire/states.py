@@ -64,6 +64,8 @@ _CONTROL: Final = frozenset(
         FrameType.PING,
         FrameType.PONG,
         FrameType.GOAWAY,
+        FrameType.FLOW,
+        FrameType.SYNCED,
     }
 )
 
@@ -74,6 +76,8 @@ LEGAL: Final[dict[tuple[SubstreamKind, By], frozenset[int]]] = {
     (SubstreamKind.CALL, By.ACCEPTOR): frozenset({FrameType.RESPONSE}),
     (SubstreamKind.STREAM, By.OPENER): frozenset({FrameType.CALL, FrameType.DATA}),
     (SubstreamKind.STREAM, By.ACCEPTOR): frozenset({FrameType.DATA, FrameType.RESPONSE}),
+    (SubstreamKind.EVENTS, By.OPENER): frozenset({FrameType.EVENT, FrameType.TOPIC, FrameType.DROPPED, FrameType.SYNC}),
+    (SubstreamKind.EVENTS, By.ACCEPTOR): frozenset(),
     (SubstreamKind.RESPONSE, By.OPENER): frozenset({FrameType.RESPONSE}),
     (SubstreamKind.RESPONSE, By.ACCEPTOR): frozenset(),
 }

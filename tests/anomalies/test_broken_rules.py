@@ -149,7 +149,6 @@ async def test_a_wrong_first_frame(first: bytes, code: CloseCode, text: str, cap
 
 HEADS = {
     "an unknown kind": b"\x63\x00\x00\x00\x00\x00\x00\x00",
-    "the kind of events": encode_substream_head(SubstreamKind.EVENTS, 0, 0),
     "reserved bytes": b"\x01\x00\x01\x00\x00\x00\x00\x00",
 }
 

@@ -37,7 +37,7 @@ async def test_a_killed_server_ends_every_call_and_stream(remote: Endpoint) -> N
         await asyncio.Event().wait()
 
     async with server_process(remote.url, **remote.options) as server:  # noqa: SIM117 (the address comes first)
-        async with RpcClient.connect(server.address, wait, limits=QUIET, **remote.options) as client:
+        async with RpcClient.connect(server.address, wait, reconnect=False, limits=QUIET, **remote.options) as client:
             await client.ping()  # the keep-alive begins with the peer's SETUP
             work = [
                 asyncio.ensure_future(client.request("slow", 1_000, timeout=None)),
@@ -59,7 +59,7 @@ async def test_a_killed_server_ends_every_call_and_stream(remote: Endpoint) -> N
 async def test_a_stopped_process_is_noticed_by_its_silence(remote: Endpoint) -> None:
     """SIGSTOP: the connection stands, and nobody is at home."""
     async with server_process(remote.url, **remote.options) as server:  # noqa: SIM117 (the address comes first)
-        async with RpcClient.connect(server.address, limits=QUIET, **remote.options) as client:
+        async with RpcClient.connect(server.address, reconnect=False, limits=QUIET, **remote.options) as client:
             assert await client.request("echo", 1) == 1
             server.send_signal(signal.SIGSTOP)
             try:
@@ -94,7 +94,7 @@ async def test_a_killed_client_ends_its_handlers_at_the_server(remote: Endpoint)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
 async def test_a_signal_drains_the_server_and_ends_it_in_order(remote: Endpoint, number: signal.Signals) -> None:
     async with server_process(remote.url, **remote.options) as server:  # noqa: SIM117 (the address comes first)
-        async with RpcClient.connect(server.address, **remote.options) as client:
+        async with RpcClient.connect(server.address, reconnect=False, **remote.options) as client:
             slow = asyncio.ensure_future(client.request("slow", 0.2))
             assert await server.says() == "slow begun"
             server.send_signal(number)
@@ -110,7 +110,7 @@ async def test_a_signal_drains_the_server_and_ends_it_in_order(remote: Endpoint,
 
 async def test_a_second_signal_stops_the_server_at_once(remote: Endpoint) -> None:
     async with server_process(remote.url, **remote.options) as server:  # noqa: SIM117 (the address comes first)
-        async with RpcClient.connect(server.address, **remote.options) as client:
+        async with RpcClient.connect(server.address, reconnect=False, **remote.options) as client:
             slow = asyncio.ensure_future(client.request("slow", 1_000, timeout=None))
             assert await server.says() == "slow begun"
             server.send_signal(signal.SIGTERM)

@@ -16,7 +16,7 @@ Without a mark a ``python`` block is a whole program, a ``toml`` block a whole c
 ``built=NAME``
     Before it runs, the page's folder NAME, which has a ``pyproject.toml``, is built and installed.
 ``needs=tcp+msgpack``
-    Plugins without which the block is skipped: keys of transports and codecs.
+    Plugins without which the block is skipped: keys of transports, codecs and compressions.
 ``output=TEXT``
     What the program prints; several lines are joined with `` / ``.
 ``logs=TEXT``
@@ -87,7 +87,8 @@ class Block:
 
 def pages() -> list[Path]:
     """Every page whose code must run."""
-    found = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted(ROOT.glob("plugins/*/README.md"))]
+    readmes = [*sorted(ROOT.glob("plugins/*/README.md")), *sorted(ROOT.glob("examples/*/README.md"))]
+    found = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *readmes]
     return [page for page in found if page.parent.name != "changelog.d"]
 
 

@@ -21,7 +21,7 @@ from tests.docs.programs import Folder
 
 PAGES = [pytest.param(page, id=page.relative_to(ROOT).as_posix()) for page in pages()]
 KERNEL = Kernel()
-INSTALLED = {*KERNEL.known("transport"), *KERNEL.known("codec")}
+INSTALLED = {*KERNEL.known("transport"), *KERNEL.known("codec"), *KERNEL.known("compression")}
 SCHEME = re.compile(r"\b(tcp|tls|unix|quic)://")
 CODEC = re.compile(r"""["'.](msgpack|cbor)["'\]]""")
 
@@ -269,8 +269,8 @@ def environment_of(name: str, value: str) -> dict[str, str]:
 def check_python(block: Block, rest: list[str]) -> None:
     if rest[0] == "-m":
         module = rest[1]
-        if module == "echostream_core":
-            check_help(block, "echostream_core", rest[2:])
+        if module == "echostream_core" or module.startswith("examples."):
+            check_help(block, module, rest[2:])
         elif module.partition(".")[0] == "echostream_testkit":
             check_testkit(block, module, rest[2:])
         else:

@@ -85,7 +85,8 @@ async def connected(
     async with RpcServer(url or memory_url(), *handlers, **(server or {})) as listening:
         pair = None
         try:
-            async with RpcClient.connect(listening.addresses[0], *client_handlers, **(client or {})) as dialling:
+            options = {"reconnect": False, **(client or {})}  # a test looks at one session, not at the next
+            async with RpcClient.connect(listening.addresses[0], *client_handlers, **options) as dialling:
                 pair = Pair(listening, dialling)
                 yield pair
         finally:

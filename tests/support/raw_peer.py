@@ -211,7 +211,8 @@ async def client_by_hand(*handlers: object, **keywords: Any) -> AsyncIterator[tu
     url = memory_url()
     listener = await MemoryTransport().listen(Url.parse(url), MemoryOptions(), accept)
     try:
-        async with RpcClient.connect(url, *handlers, **keywords) as client:
+        options = {"reconnect": False, **keywords}  # a test looks at one session, not at the next
+        async with RpcClient.connect(url, *handlers, **options) as client:
             await until(lambda: peers and peers[0].accepted and peers[0].replied_setup())
             yield client, peers[0]
     finally:

@@ -81,3 +81,13 @@ def test_a_record_is_data() -> None:
     assert Capabilities(**FULL.as_dict()) == FULL  # type: ignore[arg-type]  # what as_dict gives
     with pytest.raises(FrozenInstanceError):
         FULL.reset = False  # type: ignore[misc]  # that is the point
+
+
+def test_only_a_pipe_without_datagrams_can_emulate_them() -> None:
+    pipe = Capabilities(streams="muxed", reset=True)
+    assert pipe.with_emulated_datagrams() == Capabilities(streams="muxed", reset=True, datagrams="emulated")
+    for other in (Capabilities(streams="native"), Capabilities(streams="muxed", datagrams="native"), FULL):
+        assert other.with_emulated_datagrams() is other
+    assert pipe.with_emulated_datagrams().unmet(["datagrams", "datagrams=emulated", "datagrams=native"]) == [
+        "datagrams=native"
+    ]

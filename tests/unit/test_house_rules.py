@@ -26,6 +26,9 @@ BANNED_FILES = re.compile(r"(utils?|misc|stuff|manager\d*)\.py")
 HIDDEN = re.compile(r"(^|/)(\.|__pycache__/|node_modules/)")
 """Folders of tools inside ours."""
 
+KERNELS_OWN = {"memory", "json"}
+"""Keys that the kernel itself provides; a plugin may use the words for things of another kind."""
+
 GENERAL_WORDS = {"tls"}
 """Keys of plugins that the kernel may use too: ``tls`` names the settings that encrypted transports share."""
 
@@ -102,7 +105,7 @@ def plugin_names() -> tuple[set[str], set[str], set[str]]:
         for group, entries in project.get("entry-points", {}).items():
             modules.update(entries.values())
             if group != "echostream.v1.plugins":
-                keys.update(entries)
+                keys.update(set(entries) - KERNELS_OWN)
     return keys, distributions, modules
 
 

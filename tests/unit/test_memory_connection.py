@@ -19,6 +19,7 @@ from echostream_core.errors import (
     ResourceClosed,
 )
 from echostream_core.types import Priority
+from echostream_core.wire.datagrams import DatagramDrops
 from echostream_core.wire.limits import INITIAL_WINDOW_BYTES
 from tests.unit.memory_ends import Ends, Reader, connect, settle
 
@@ -344,7 +345,7 @@ async def test_the_oldest_datagram_is_dropped_and_counted_when_the_queue_is_full
     assert [ends.one.send_datagram([bytes([number])]) for number in range(4)] == [True, True, False, False]
     await settle()
     assert ends.peer.datagrams == [b"\2", b"\3"]
-    assert ends.one.datagrams_dropped == 2
+    assert ends.one.datagram_drops == DatagramDrops(full=2)
 
 
 # The end.

@@ -9,7 +9,6 @@ import pytest
 from echostream_core import Call, ConfigError, Handler, Kernel, Limits, PluginNotFound, Reply
 from echostream_core.builtin.json_codec import JsonCodec
 from echostream_core.engine.endpoint import EndpointSettings, make_limits
-from echostream_core.engine.handlers import collect_routes
 from tests.support.handlers import BASIC
 
 
@@ -72,7 +71,7 @@ def test_needs_that_a_transport_cannot_meet_are_refused_with_its_reason() -> Non
 
 
 def names(**changes: Any) -> list[str]:
-    return [codec.name for codec in settings(**changes).pipeline({}).codecs]
+    return [codec.name for codec in settings(**changes).pipeline([]).codecs]
 
 
 def test_json_is_always_among_the_codecs() -> None:
@@ -106,28 +105,28 @@ async def layer(call: Call, following: Handler) -> Reply:
 
 
 def test_middleware_belongs_to_the_side_of_its_endpoint() -> None:
-    server = settings(middleware=[layer]).pipeline({})
-    client = settings(side="client", middleware=[layer]).pipeline({})
+    server = settings(middleware=[layer]).pipeline([])
+    client = settings(side="client", middleware=[layer]).pipeline([])
     assert (server.server_middleware, server.client_middleware) == ((layer,), ())
     assert (client.server_middleware, client.client_middleware) == ((), (layer,))
 
 
 def test_middleware_that_nobody_offers_is_named() -> None:
     with pytest.raises(PluginNotFound):
-        settings(middleware=["no-such-layer"]).pipeline({})
+        settings(middleware=["no-such-layer"]).pipeline([])
 
 
 def test_routes_are_kept_as_a_copy() -> None:
-    routes = collect_routes(BASIC)
-    pipeline = settings().pipeline(routes)
-    routes.clear()
+    handlers = list(BASIC)
+    pipeline = settings().pipeline(handlers)
+    handlers.clear()
     assert "echo" in pipeline.routes
 
 
 def test_credentials_are_not_shown() -> None:
     made = settings(side="client", credentials={"token": "correct horse"})
     assert "horse" not in repr(made)
-    assert "horse" not in repr(made.pipeline({}))
+    assert "horse" not in repr(made.pipeline([]))
 
 
 # Limits

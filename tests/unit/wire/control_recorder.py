@@ -58,6 +58,12 @@ class ControlRecorder:
     def on_goaway(self, number: int | None, code: int, reason: str) -> None:
         self.calls.append(("goaway", number, code, reason))
 
+    def on_flow(self, subscription: int, paused: bool) -> None:
+        self.calls.append(("flow", subscription, paused))
+
+    def on_synced(self, number: int) -> None:
+        self.calls.append(("synced", number))
+
     def on_ignored(self, kind: int) -> None:
         self.calls.append(("ignored", kind))
 

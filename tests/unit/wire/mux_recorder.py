@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from echostream_core.types import Buffer, Priority
+from echostream_core.wire.datagrams import DatagramDrops, DatagramQueue
 from echostream_core.wire.limits import Limits
 from echostream_core.wire.mux import Mux
 from echostream_core.wire.mux_frames import HEADER, HEADER_BYTES, Role
@@ -77,6 +78,9 @@ class Recorder:
             self.on_opened(stream)
         return reader
 
+    def on_datagram(self, data: memoryview) -> None:
+        self.events.append(("datagram", bytes(data)))
+
     def on_close(self, code: int, reason: str) -> None:
         self.events.append(("close", code, reason))
 
@@ -88,12 +92,19 @@ class Side:
     role: Role
     limits: Limits = field(default_factory=Limits)
     consumes: bool = True
+    datagrams: bool = False
 
     def __post_init__(self) -> None:
         self.recorder = Recorder(consumes=self.consumes)
         self.mux: Mux[CarriedSubstream] = Mux(
             self.role, limits=self.limits, sink=self.recorder, stream_class=CarriedSubstream
         )
+        self.now = 0.0
+        """What the queue of datagrams takes for the time."""
+        if self.datagrams:
+            queued = self.limits.max_queued_datagrams
+            self.mux.datagrams = DatagramQueue(queued, lambda: self.now, DatagramDrops())
+            self.mux.begin_datagrams()
 
     @property
     def events(self) -> list[Event]:

@@ -22,6 +22,7 @@ from echostream_core.wire.mux_frames import (
     encode_close,
     encode_credit,
     encode_data,
+    encode_datagram,
     encode_reset,
     encode_stop,
     encode_unknown,
@@ -32,7 +33,7 @@ ROOT = Path(__file__).resolve().parents[3]
 VECTORS: list[dict[str, Any]] = json.loads((ROOT / "tests/vectors/mux.json").read_text(encoding="utf-8"))
 LEGAL = [vector for vector in VECTORS if "frame" in vector]
 ILLEGAL = [vector for vector in VECTORS if "close_code" in vector]
-KINDS = {1: "DATA", 2: "CREDIT", 3: "RESET", 4: "STOP", 5: "CLOSE", 15: "GREASE"}
+KINDS = {1: "DATA", 2: "CREDIT", 3: "RESET", 4: "STOP", 5: "CLOSE", 6: "DATAGRAM", 15: "GREASE"}
 
 
 def named(vectors: list[dict[str, Any]]) -> list[Any]:
@@ -41,7 +42,7 @@ def named(vectors: list[dict[str, Any]]) -> list[Any]:
 
 def side_of(vector: dict[str, Any]) -> Side:
     """A fresh side that has received what comes before the vector."""
-    side = Side(vector["role"])
+    side = Side(vector["role"], datagrams=vector.get("datagrams", False))
     side.mux.receive(bytes.fromhex(vector["before"]))
     side.events.clear()
     return side
@@ -60,6 +61,9 @@ def encoded(frame: dict[str, Any]) -> bytes:
             return encode_stop(frame["stream"], frame["code"])
         case "CLOSE":
             return encode_close(frame["code"], frame["reason"])
+        case "DATAGRAM":
+            body = bytes.fromhex(frame["body"])
+            return encode_datagram((body[:2], body[2:]), len(body))
         case _:
             return encode_unknown(mux_frames.GREASE, frame["stream"], bytes.fromhex(frame["body"]))
 
@@ -77,6 +81,8 @@ def decoded(data: bytes) -> dict[str, Any]:
             frame["limit"] = value
         case "CLOSE":
             frame |= {"code": value, "reason": body[4:].decode()}
+        case "DATAGRAM":
+            frame["body"] = body.hex()
         case "GREASE":
             assert type_byte & IGNORABLE
             frame["body"] = body.hex()

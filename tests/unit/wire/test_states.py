@@ -11,7 +11,7 @@ from echostream_core.wire.frames import FrameType, SubstreamKind
 from echostream_core.wire.states import LEGAL, NEXT, By, Move, State
 
 SPECIFICATION = (Path(__file__).resolve().parents[3] / "docs/wire.md").read_text(encoding="utf-8")
-USED = (SubstreamKind.CONTROL, SubstreamKind.CALL, SubstreamKind.STREAM, SubstreamKind.RESPONSE)
+USED = tuple(kind for kind in SubstreamKind if kind is not SubstreamKind.EXTENSION)
 
 
 def section(number: int) -> str:

@@ -11,11 +11,22 @@ import pytest
 
 from echostream_core import RpcServer
 from echostream_core.errors import CloseCode, RemoteProtocolError, RpcError, StatusCode
+from echostream_core.wire.events import (
+    address_event,
+    encode_dropped,
+    encode_event,
+    encode_flow,
+    encode_sync,
+    encode_synced,
+    encode_topic,
+)
 from echostream_core.wire.frames import (
     CALL,
     CALL_HEAD,
+    COMPRESSED,
     ERROR,
     IGNORABLE,
+    PACKED,
     PREFIX,
     RESPONSE,
     SUBSTREAM_HEAD,
@@ -43,9 +54,10 @@ from tests.support.feeding import FEEDINGS, Feed
 from tests.support.pairs import memory_url
 from tests.support.raw_peer import dialled
 from tests.unit.wire.control_recorder import MINIMAL_SETUP, control_reader
+from tests.unit.wire.events_recorder import events_reader
 
 ROOT = Path(__file__).resolve().parents[3]
-NAMES = ("setup", "control", "substream", "metadata", "errors")
+NAMES = ("setup", "control", "substream", "events", "metadata", "errors")
 LIMITS = Limits()
 PING = encode_ping(7)
 """What follows a vector on the control substream when it is fed with bytes to spare."""
@@ -125,10 +137,15 @@ def test_the_specification_shows_vectors_only() -> None:
     assert {name: HEX.get(name) for name in shown} == shown
 
 
-@pytest.mark.parametrize("file", ["setup", "control"])
-def test_every_legal_frame_of_the_control_substream_is_shown_in_the_specification(file: str) -> None:
+@pytest.mark.parametrize("file", ["setup", "control", "events"])
+def test_every_legal_frame_of_the_control_and_events_substreams_is_shown_in_the_specification(file: str) -> None:
     shown = shown_in_the_specification()
-    wanted = [f"{file}/{vector['name']}" for vector in FILES[file] if "close_code" not in vector]
+    hidden = ("grease", "event-empty", "event-compressed-full-name") if file == "events" else ()
+    wanted = [
+        f"{file}/{vector['name']}"
+        for vector in FILES[file]
+        if "close_code" not in vector and vector["name"] not in hidden
+    ]
     assert [name for name in wanted if name not in shown] == []
 
 
@@ -137,7 +154,9 @@ def test_every_legal_frame_of_the_control_substream_is_shown_in_the_specificatio
 
 def setup_of(vector: Vector) -> Setup:
     fields = dict(vector["setup"])
-    return Setup(**fields | {"codecs": tuple(fields["codecs"])})
+    listeners = tuple(tuple(one) for one in fields.get("listeners", ()))
+    compression = tuple(fields.get("compression", ()))
+    return Setup(**fields | {"codecs": tuple(fields["codecs"]), "listeners": listeners, "compression": compression})
 
 
 @pytest.mark.parametrize("feed", FEEDINGS)
@@ -196,6 +215,7 @@ def test_an_illegal_control_vector_is_refused_with_its_code(vector: Vector, feed
 
 def control_frame(frame: Vector) -> bytes:
     """The bytes that our writers give for the fields of a vector."""
+    flags = COMPRESSED if frame.get("compressed") else 0
     match frame["type"]:
         case "CALL":
             payload = bytes.fromhex(frame["payload"])
@@ -205,14 +225,16 @@ def control_frame(frame: Vector) -> bytes:
             )
             if frame["name"] is not None:
                 name = frame["name"].encode()
-                head = encode_call_head(number, timeout, name, method, codec, level, metadata, len(payload))
+                head = encode_call_head(number, timeout, name, method, codec, level, metadata, len(payload), flags)
             else:
                 length = 12 + len(metadata) + len(payload)
-                head = CALL_HEAD.pack(CALL, 0, len(metadata), length, number, timeout, method, codec, level) + metadata
+                head = (
+                    CALL_HEAD.pack(CALL, flags, len(metadata), length, number, timeout, method, codec, level) + metadata
+                )
             return head + payload
         case "RESPONSE":
             payload = bytes.fromhex(frame["payload"])
-            flags = ERROR if frame["error"] else 0
+            flags |= ERROR if frame["error"] else 0
             return encode_response_head(frame["number"], flags, frame["codec"], len(payload)) + payload
         case "CANCEL":
             return encode_cancel(frame["number"])
@@ -222,6 +244,64 @@ def control_frame(frame: Vector) -> bytes:
             return encode_pong(frame["value"])
         case "GOAWAY":
             return encode_goaway(frame["number"], frame["code"], frame["reason"])
+        case "SYNCED":
+            return encode_synced(frame["number"])
+        case "FLOW":
+            return encode_flow(frame["subscription"], paused=frame["paused"])
+        case _:
+            body = bytes.fromhex(frame["body"])
+            return PREFIX.pack(frame["kind"], IGNORABLE, 0, len(body)) + body
+
+
+# The events substream.
+
+
+def events_before(vector: Vector) -> bytes:
+    """What the same side sent before a vector of events.json."""
+    names = {item["name"]: item for item in FILES["events"]}
+    return b"".join(raw(names[name]) for name in vector.get("after", ()))
+
+
+@pytest.mark.parametrize("feed", FEEDINGS)
+@pytest.mark.parametrize("vector", legal("events"))
+def test_an_events_vector_is_read(vector: Vector, feed: Feed) -> None:
+    reader, recorder = events_reader()
+    reader.receive(events_before(vector))
+    feed(reader.receive, raw(vector), encode_sync(7))
+    assert as_lists(recorder.calls) == [*vector["calls"], ["sync", 7]]
+    assert reader.between_frames
+
+
+@pytest.mark.parametrize("vector", legal("events"))
+def test_an_events_vector_is_written(vector: Vector) -> None:
+    assert events_frame(vector["frame"]).hex() == vector["hex"]
+
+
+@pytest.mark.parametrize("feed", FEEDINGS)
+@pytest.mark.parametrize("vector", illegal("events"))
+def test_an_illegal_events_vector_is_refused_with_its_code(vector: Vector, feed: Feed) -> None:
+    reader, recorder = events_reader()
+    reader.receive(events_before(vector))
+    with pytest.raises(RemoteProtocolError) as caught:
+        feed(reader.receive, raw(vector), encode_sync(7))
+    assert caught.value.close_code == vector["close_code"]
+    assert recorder.calls == []
+
+
+def events_frame(frame: Vector) -> bytes:
+    """The bytes that our writers give for the fields of a vector."""
+    match frame["type"]:
+        case "TOPIC":
+            return encode_topic(frame["topic"].encode(), frame["number"])
+        case "EVENT":
+            payload = bytes.fromhex(frame["payload"])
+            flags = COMPRESSED if frame.get("compressed") else 0
+            whole = encode_event(frame["topic"].encode(), frame["topic_number"], frame["codec"], payload, flags)
+            return b"".join(address_event(whole, frame["subscriptions"])) if frame["subscriptions"] else whole
+        case "DROPPED":
+            return encode_dropped(frame["subscription"], frame["reason"], frame["count"])
+        case "SYNC":
+            return encode_sync(frame["number"])
         case _:
             body = bytes.fromhex(frame["body"])
             return PREFIX.pack(frame["kind"], IGNORABLE, 0, len(body)) + body
@@ -246,6 +326,8 @@ class FrameRecorder:
     def on_frame(self, kind: int, flags: int, aux: int, body: bytes) -> None:
         if kind == FrameType.CALL:
             number, timeout, name, codec, level, metadata, payload = parse_call(flags, aux, body)
+            assert bool(codec & PACKED) == bool(flags & COMPRESSED)
+            codec &= ~PACKED
             fields: Vector = {"number": number, "timeout_ms": timeout, "name": name, "codec": codec, "class": level}
             fields["metadata"] = None if metadata is None else bytes(metadata).hex()
             self.frames.append({"type": "CALL", **fields, "payload": bytes(payload).hex()})
@@ -258,6 +340,8 @@ class FrameRecorder:
             )
         else:
             self.frames.append({"type": "DATA", "codec": aux, "item": body.hex()})
+        if flags & COMPRESSED:
+            self.frames[-1]["compressed"] = True
 
 
 def message_reader(vector: Vector) -> tuple[MessageReader, FrameRecorder]:
@@ -319,7 +403,7 @@ def substream_frame(frame: Vector) -> bytes:
     """The bytes that our writers give for one frame of a substream vector."""
     if frame["type"] == "DATA":
         item = bytes.fromhex(frame["item"])
-        return encode_data_head(frame["codec"], len(item)) + item
+        return encode_data_head(frame["codec"], len(item), COMPRESSED if frame.get("compressed") else 0) + item
     return control_frame({"method": 0xFFFF, **frame})
 
 

@@ -11,7 +11,9 @@ from echostream_tcp.transport import TCP_CAPABILITIES, UNIX_CAPABILITIES, TcpTra
 
 __all__ = ["SPECS"]
 
-_NO_DATAGRAMS: Final = {"datagrams": "one ordered pipe cannot lose or reorder; quic:// has them"}
+_NO_DATAGRAMS: Final = {
+    "datagrams": "one ordered pipe cannot lose or reorder; quic:// has them, emulate_datagrams imitates them"
+}
 
 SPECS: Final = (
     TransportSpec(

@@ -17,7 +17,7 @@ __all__ = ["DATAGRAM_FAULTS"]
 
 
 class CutsDatagramsUp(LayeredConnection):
-    def send_datagram(self, data: Sequence[Buffer]) -> bool:
+    def send_datagram(self, data: Sequence[Buffer], expires_at: float | None = None) -> bool:
         whole = b"".join(data)
         most = self.max_datagram_size()
         taken = True
@@ -27,16 +27,16 @@ class CutsDatagramsUp(LayeredConnection):
 
 
 class DropsLargeDatagrams(LayeredConnection):
-    def send_datagram(self, data: Sequence[Buffer]) -> bool:
+    def send_datagram(self, data: Sequence[Buffer], expires_at: float | None = None) -> bool:
         try:
-            return super().send_datagram(data)
+            return super().send_datagram(data, expires_at)
         except LimitExceeded:
             return False
 
 
 class SendsOnlyTheFirstBuffer(LayeredConnection):
-    def send_datagram(self, data: Sequence[Buffer]) -> bool:
-        return super().send_datagram(data[:1])
+    def send_datagram(self, data: Sequence[Buffer], expires_at: float | None = None) -> bool:
+        return super().send_datagram(data[:1], expires_at)
 
 
 class JoinsDatagrams(LayeredConnection):
@@ -46,7 +46,7 @@ class JoinsDatagrams(LayeredConnection):
         super().__init__(*facts)  # type: ignore[arg-type]  # passed on
         self.waiting = b""
 
-    def send_datagram(self, data: Sequence[Buffer]) -> bool:
+    def send_datagram(self, data: Sequence[Buffer], expires_at: float | None = None) -> bool:
         if not self.waiting:
             soon(self.send)
         self.waiting += b"".join(data)
@@ -67,7 +67,7 @@ class QueuesDatagramsWithoutBound(LayeredConnection):
         super().__init__(*facts)  # type: ignore[arg-type]  # passed on
         self.queue: list[bytes] = []
 
-    def send_datagram(self, data: Sequence[Buffer]) -> bool:
+    def send_datagram(self, data: Sequence[Buffer], expires_at: float | None = None) -> bool:
         if not self.queue:
             soon(self.send)
         self.queue.append(b"".join(data))
@@ -84,22 +84,22 @@ class QueuesDatagramsWithoutBound(LayeredConnection):
 class DropsTheNewestDatagram(LayeredConnection):
     sent = 0
 
-    def send_datagram(self, data: Sequence[Buffer]) -> bool:
+    def send_datagram(self, data: Sequence[Buffer], expires_at: float | None = None) -> bool:
         if not self.sent:
             soon(self.turned)
         self.sent += 1
-        return self.sent <= 200 and super().send_datagram(data)
+        return self.sent <= 200 and super().send_datagram(data, expires_at)
 
     def turned(self) -> None:
         self.sent = 0
 
 
 class DeliversDatagramsAtOnce(LayeredConnection):
-    def send_datagram(self, data: Sequence[Buffer]) -> bool:
+    def send_datagram(self, data: Sequence[Buffer], expires_at: float | None = None) -> bool:
         peer = getattr(self.inner, "peer", None)
         receiver = None if peer is None else peer._receiver
         if receiver is None or sum(map(len, data)) > self.max_datagram_size():
-            return super().send_datagram(data)
+            return super().send_datagram(data, expires_at)
         receiver.on_datagram(b"".join(data))
         return True
 

@@ -96,8 +96,8 @@ class NoCredit(LayeredSubstream):
 
 
 class NoDatagrams(LayeredConnection):
-    def send_datagram(self, data: Sequence[Buffer]) -> bool:
-        return Connection.send_datagram(self, data)
+    def send_datagram(self, data: Sequence[Buffer], expires_at: float | None = None) -> bool:
+        return Connection.send_datagram(self, data, expires_at)
 
     def max_datagram_size(self) -> int:
         return 0

@@ -142,9 +142,9 @@ class LayeredConnection(Connection, ConnectionReceiver):
         """Pass on."""
         self.inner.abort()
 
-    def send_datagram(self, data: Sequence[Buffer]) -> bool:
+    def send_datagram(self, data: Sequence[Buffer], expires_at: float | None = None) -> bool:
         """Pass on."""
-        return self.inner.send_datagram(data)
+        return self.inner.send_datagram(data, expires_at)
 
     def max_datagram_size(self) -> int:
         """Pass on."""

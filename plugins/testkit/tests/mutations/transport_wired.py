@@ -155,7 +155,7 @@ class WiredConnection(LayeredConnection):
         self.ended = True
         super().on_closed(error)
 
-    def send_datagram(self, data: Sequence[Buffer]) -> bool:
+    def send_datagram(self, data: Sequence[Buffer], expires_at: float | None = None) -> bool:
         """Queue one; the oldest goes when too many wait."""
         datagram = b"".join(data)
         if len(datagram) > MAX_DATAGRAM_BYTES:
