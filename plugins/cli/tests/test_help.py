@@ -16,6 +16,7 @@ COMMANDS = [
     (),
     ("serve",),
     ("call",),
+    ("events",),
     ("plugins",),
     ("plugins", "list"),
     ("plugins", "check"),
@@ -57,7 +58,7 @@ def test_the_help_shows_how_it_is_typed(echostream: Run, command: tuple[str, ...
 def test_all_commands_stand_in_the_list_with_a_whole_sentence(echostream: Run) -> None:
     text = echostream("--help").out
     _, _, listed = text.partition("Commands:\n")
-    for name in ("serve", "call", "demo", "bench", "version", "plugins", "config"):
+    for name in ("serve", "call", "events", "demo", "bench", "version", "plugins", "config"):
         assert f"\n  {name} " in "\n" + listed
     assert "..." not in listed
 
