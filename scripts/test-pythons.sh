@@ -9,9 +9,11 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 done_already=$(.venv/bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 passed=("$done_already")
 failed=()
-parts=(tests/unit/engine tests/unit/test_*.py --deselect tests/unit/test_house_rules.py tests/anomalies)
-parts+=(tests/e2e/test_calls.py tests/e2e/test_streams.py tests/e2e/test_drain.py)
-parts+=(plugins/tcp plugins/quic plugins/sim plugins/codec_msgpack plugins/codec_cbor)
+parts=(tests/unit/engine tests/anomalies)
+parts+=(tests/e2e/test_calls.py tests/e2e/test_streams.py tests/e2e/test_events.py tests/e2e/test_datagrams.py)
+parts+=(tests/e2e/test_compression.py tests/e2e/test_drain.py)
+parts+=(plugins/tcp plugins/quic plugins/rooms plugins/codec_msgpack plugins/codec_cbor plugins/compression_zstd)
+export ECHOSTREAM_TEST_LOOPS="asyncio virtual" # uvloop is the same library everywhere
 for version in 3.11 3.12 3.13; do
     [[ $version != "$done_already" ]] || continue
     if ! python=$(find_python "$version"); then
