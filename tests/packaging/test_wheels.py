@@ -196,7 +196,7 @@ def test_fast_loop_is_the_one_that_the_system_can_run(built: dict[str, Built]) -
 
 
 def test_plugin_needs_the_core_and_its_own_library(plugin: Built) -> None:
-    needs = {canonicalize_name(item.name): str(item.specifier) for item in plugin.requirements() if here(item)}
+    needs = {str(canonicalize_name(item.name)): str(item.specifier) for item in plugin.requirements() if here(item)}
     assert needs.pop("echostream-core") == "<0.2,>=0.1"
     assert needs == PLUGIN_NEEDS[plugin.name]
 
