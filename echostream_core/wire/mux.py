@@ -60,6 +60,18 @@ _NAMES: Final = {
 class Mux(MuxSender[StreamT]):
     """Both halves of the mux on one side of a connection; ``stream_class`` is what substreams are made of."""
 
+    __slots__ = (
+        "_current",
+        "_ends",
+        "_held",
+        "_held_bytes",
+        "_left",
+        "_next_peer",
+        "ignored",
+        "refused",
+        "resets_received",
+    )
+
     def __init__(self, role: Role, *, limits: Limits, sink: MuxSink[StreamT], stream_class: type[StreamT]) -> None:
         super().__init__(role, limits=limits, sink=sink, stream_class=stream_class)
         self.resets_received = 0
