@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from echostream_core.capabilities import Capabilities
     from echostream_core.client import RpcClient
+    from echostream_core.discovery import Advertise, Endpoint
     from echostream_core.engine.context import Context
     from echostream_core.engine.datagram_handlers import datagram_handler
     from echostream_core.engine.handlers import handler, service, stream_handler
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
         StreamReset,
         TransportError,
     )
+    from echostream_core.finding import find_endpoints, watch_endpoints
     from echostream_core.hookspecs import API_VERSION, hookimpl
     from echostream_core.kernel import Kernel
     from echostream_core.middleware import Call, Handler, Middleware, Reply
@@ -70,6 +72,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "API_VERSION",
+    "Advertise",
     "Call",
     "CallError",
     "Capabilities",
@@ -88,6 +91,7 @@ __all__ = [
     "Emitted",
     "EncodeError",
     "EndOfStream",
+    "Endpoint",
     "Event",
     "Handler",
     "Kernel",
@@ -124,17 +128,23 @@ __all__ = [
     "__version__",
     "datagram_handler",
     "emit_to",
+    "find_endpoints",
     "handler",
     "hookimpl",
     "listener",
     "run",
     "service",
     "stream_handler",
+    "watch_endpoints",
 ]
 
 _HOMES: Final = {
     "capabilities": ("Capabilities",),
     "client": ("RpcClient",),
+    "discovery": (
+        "Advertise",
+        "Endpoint",
+    ),
     "engine.context": ("Context",),
     "engine.datagram_handlers": ("datagram_handler",),
     "engine.handlers": (
@@ -186,6 +196,10 @@ _HOMES: Final = {
         "StatusCode",
         "StreamReset",
         "TransportError",
+    ),
+    "finding": (
+        "find_endpoints",
+        "watch_endpoints",
     ),
     "hookspecs": (
         "API_VERSION",

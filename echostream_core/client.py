@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 import os
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
-
-import msgspec
+from typing import TYPE_CHECKING, Any, Final, TypeVar, Unpack, cast
 
 from echostream_core.capabilities import Capabilities
+from echostream_core.client_settings import ClientKeywords, client_settings, listed_candidates
 from echostream_core.config import Config, load_config
+from echostream_core.dialing import Candidates, Dialer
 from echostream_core.engine.datagram_handlers import DatagramHandler, check_channel, compile_datagram_handler
-from echostream_core.engine.endpoint import EndpointSettings, Target, make_limits
+from echostream_core.engine.endpoint import EndpointSettings, make_limits
 from echostream_core.engine.gate import Gate
-from echostream_core.engine.handlers import make_route, method_mark, service_name
 from echostream_core.engine.listeners import collect_listeners
 from echostream_core.engine.outgoing import DEFAULT_TIMEOUT, MetadataLike, _Default
 from echostream_core.engine.session import Session
@@ -34,7 +32,9 @@ from echostream_core.errors import (
     EndOfStream,
     TransportError,
 )
-from echostream_core.kernel import Kernel, default_kernel
+from echostream_core.finding import Backend, Finder, Where
+from echostream_core.kernel import Kernel
+from echostream_core.proxy import Proxy
 from echostream_core.reconnect import Reconnect, is_permanent
 from echostream_core.types import Buffer, Priority
 from echostream_core.wire.limits import Limits
@@ -43,12 +43,15 @@ if TYPE_CHECKING:
     from echostream_core.codec import Codec
     from echostream_core.compression import Compression
     from echostream_core.middleware import Middleware
+    from echostream_core.transport import Connection
 
 __all__ = ["Connecting", "RpcClient"]
 
 T = TypeVar("T")
 CONNECT_TIMEOUT: Final = 10.0
 """Seconds for dialling one URL, handshake included."""
+DISCOVER_TIMEOUT: Final = 5.0
+"""Seconds for finding a server by name."""
 FLUSH_TIMEOUT: Final = 5.0
 """Seconds that ``close`` gives the server to handle the last events."""
 
@@ -85,14 +88,12 @@ class RpcClient:
     def __init__(
         self,
         settings: EndpointSettings,
-        targets: Sequence[Target],
+        dialer: Dialer,
         handlers: Sequence[object],
-        connect_timeout: float,
         reconnect: Reconnect | None = None,
     ) -> None:
         self._settings = settings
-        self._targets = targets
-        self._connect_timeout = connect_timeout
+        self._dialer = dialer
         self._handlers = list(handlers)
         self._pipeline = settings.pipeline(self._handlers)
         self._reconnect = reconnect
@@ -107,8 +108,6 @@ class RpcClient:
         self._after_reconnect: list[Callable[[], None]] = []
         self.reconnects = 0
         """How often a lost session was followed by a new one."""
-        self.fallbacks = 0
-        """How many URLs were tried in vain before the one that worked."""
 
     @classmethod
     def connect(
@@ -140,23 +139,62 @@ class RpcClient:
         transports of one ordered pipe too, if the server has set it as well; connecting then waits for its SETUP.
         Raises ConnectFailed when none works, ConfigError and PluginError for wrong arguments.
         """
-        settings = EndpointSettings(
-            kernel=kernel or default_kernel(),
-            side="client",
-            codecs=codecs,
-            compression=compression,
-            middleware=middleware,
-            tls=tls,
-            transport=transport or {},
-            limits=make_limits(limits),
-            require=require,
-            emulate_datagrams=emulate_datagrams,
-            credentials=credentials or {},
-            name=name,
+        settings = client_settings(
+            {
+                "codecs": codecs,
+                "compression": compression,
+                "middleware": middleware,
+                "tls": tls,
+                "transport": transport,
+                "limits": limits,
+                "require": require,
+                "emulate_datagrams": emulate_datagrams,
+                "credentials": credentials,
+                "name": name,
+                "kernel": kernel,
+            }
         )
-        urls = [url] if isinstance(url, str) else list(url)
-        again = reconnect if isinstance(reconnect, Reconnect) else Reconnect() if reconnect else None
-        return cls._connecting(settings, urls, handlers, connect_timeout, insecure_credentials, again)
+        candidates = listed_candidates(settings, [url] if isinstance(url, str) else list(url), insecure_credentials)
+        return cls._connecting(settings, candidates, handlers, connect_timeout, reconnect)
+
+    @classmethod
+    def discover(
+        cls,
+        service: str,
+        *handlers: object,
+        where: Where = None,
+        transports: Sequence[str] = (),
+        timeout: float = DISCOVER_TIMEOUT,
+        fallback: Sequence[str] = (),
+        discovery: Backend = None,
+        connect_timeout: float = CONNECT_TIMEOUT,
+        reconnect: bool | Reconnect = True,
+        insecure_credentials: bool = False,
+        **keywords: Unpack[ClientKeywords],
+    ) -> Connecting:
+        """Find a server that advertises ``service``, and dial it: await it, or use it in ``async with``.
+
+        Of several, one is drawn by their weights; the next one is tried when it does not answer, and the discovery
+        backend verifies it. ``where`` names the attributes that it must have (``{"zone": "eu"}``, also several values
+        to choose from), or is a function of an ``Endpoint``. ``transports`` lists the only schemes to use, best first.
+        ``timeout`` in seconds for finding a server that answers; then the URLs of ``fallback`` are dialled.
+        ``discovery``: the backend's name, ``{name: options}``, or None for the only one installed. All else is as in
+        ``connect``. After a lost session it is looked for anew.
+        Raises ConnectFailed when nothing is found or answers, ConfigError and PluginError for wrong arguments, among
+        them credentials without a word on whom to trust (``tls``): discovery proves nothing.
+        """
+        settings = client_settings(keywords)
+        finder = Finder(
+            settings,
+            service,
+            where=where,
+            transports=transports,
+            fallback=fallback,
+            timeout=timeout,
+            discovery=discovery,
+            insecure_credentials=insecure_credentials,
+        )
+        return cls._connecting(settings, finder.candidates, handlers, connect_timeout, reconnect)
 
     @classmethod
     def from_config(
@@ -195,79 +233,59 @@ class RpcClient:
             config=config,
             section=section,
         )
-        again = Reconnect() if section.reconnect else None
-        return cls._connecting(
-            settings, section.url, handlers, section.connect_timeout_s, section.insecure_credentials, again
-        )
+        if section.discover is None:
+            candidates = listed_candidates(settings, section.url, section.insecure_credentials)
+        else:
+            candidates = Finder(
+                settings,
+                section.discover,
+                where=section.where,
+                transports=section.transports,
+                fallback=section.url,
+                timeout=section.discover_timeout_s,
+                discovery=section.discovery,
+                insecure_credentials=section.insecure_credentials,
+            ).candidates
+        return cls._connecting(settings, candidates, handlers, section.connect_timeout_s, section.reconnect)
 
     @classmethod
     def _connecting(
         cls,
         settings: EndpointSettings,
-        urls: Sequence[str],
+        candidates: Candidates,
         handlers: Sequence[object],
         connect_timeout: float,
-        insecure_credentials: bool,
-        reconnect: Reconnect | None,
+        reconnect: bool | Reconnect,
     ) -> Connecting:
-        targets = settings.targets(urls)
-        if settings.credentials and not insecure_credentials:
-            for target in targets:
-                if not target.spec.capabilities.encrypted and not target.spec.capabilities.in_process:
-                    raise ConfigError(
-                        f"credentials are not sent over {target.url.scheme}://, which is not encrypted: "
-                        "use an encrypted transport, or set insecure_credentials = true",
-                        key="credentials",
-                    )
-        return Connecting(cls(settings, targets, handlers, connect_timeout, reconnect))
+        again = reconnect if isinstance(reconnect, Reconnect) else Reconnect() if reconnect else None
+        return Connecting(cls(settings, Dialer(settings, candidates, connect_timeout), handlers, again))
 
     async def _dial(self) -> RpcClient:
-        problems: list[TransportError] = []
-        for target in self._targets:
-            try:
-                async with asyncio.timeout(self._connect_timeout):
-                    made = await target.transport.dial(target.url, target.options)
-            except TimeoutError:
-                problems.append(ConnectFailed(f"{target.url} did not answer within {self._connect_timeout:g} s"))
-            except TransportError as error:
-                problems.append(error)
-            else:
-                connection = self._settings.connection(made)
-                try:
-                    self._settings.check_negotiated(connection, str(target.url))
-                except TransportError as error:
-                    connection.abort()
-                    problems.append(error)
-                else:
-                    session = Session(connection, self._pipeline, dialer=True, on_closed=self._on_closed)
-                    session.datagrams.add(self._datagram_handlers)
-                    try:
-                        session.start()
-                    except BaseException:  # SETUP cannot be encoded
-                        connection.abort()
-                        raise
-                    self._session = self._last = session
-                    try:
-                        await self._settle(session, str(target.url))
-                    except TransportError as error:
-                        self._session = None
-                        problems.append(error)
-                    else:
-                        return self
-            if len(problems) < len(self._targets):
-                self.fallbacks += 1
-                _logger.warning("%s; trying the next URL", problems[-1])
-        if len(problems) == 1:
-            raise problems[0]
-        listed = "; ".join(str(problem) for problem in problems)
-        raise ConnectFailed(f"none of {len(problems)} URLs worked: {listed}") from problems[-1]
+        await self._dialer.dial(self._begin)
+        return self
+
+    async def _begin(self, connection: Connection, url: str) -> None:
+        """Make the session over ``connection`` ours; a TransportError says that it is of no use after all."""
+        session = Session(connection, self._pipeline, dialer=True, on_closed=self._on_closed)
+        session.datagrams.add(self._datagram_handlers)
+        try:
+            session.start()
+        except BaseException:  # SETUP cannot be encoded
+            connection.abort()
+            raise
+        self._session = self._last = session
+        try:
+            await self._settle(session, url)
+        except TransportError:
+            self._session = None
+            raise
 
     async def _settle(self, session: Session, url: str) -> None:
         """Where datagrams are to be emulated, wait until the server has said whether it does, too."""
         if not self._settings.emulate_datagrams or session.capabilities.streams != "muxed":
             return
         try:
-            await session.wait_for_peer(session.loop.time() + self._connect_timeout)
+            await session.wait_for_peer(session.loop.time() + self._dialer.connect_timeout)
             self._settings.check_negotiated(session.connection, url)
         except Disconnected:
             return  # as when it is lost a moment later: ``_on_closed`` knows what to do
@@ -287,6 +305,11 @@ class RpcClient:
         if session is None:
             raise ConfigError("not connected: await RpcClient.connect(...) or use it in 'async with'")
         return session
+
+    @property
+    def fallbacks(self) -> int:
+        """How many URLs were tried in vain before the one that worked."""
+        return self._dialer.fallbacks
 
     @property
     def connected(self) -> bool:
@@ -610,7 +633,7 @@ class RpcClient:
 
     def proxy(self, cls: type[T]) -> T:
         """An object with the methods of the ``@service`` class ``cls``; calling one calls the server."""
-        return cast("T", _Proxy(self, cls))
+        return cast("T", Proxy(self, cls))
 
     async def close(self, *, flush: float = FLUSH_TIMEOUT) -> None:
         """End the session, and connect no more; before that, wait up to ``flush`` seconds until the server has handled
@@ -650,48 +673,3 @@ class RpcClient:
     ) -> None:
         """Close; at once when the block failed."""
         await self.close(flush=0.0 if error is not None else FLUSH_TIMEOUT)
-
-
-class _Proxy:
-    """Calls ``service.method`` for each method of a service class, with its signature's payload shape."""
-
-    def __init__(self, client: RpcClient, cls: type) -> None:
-        self._client = client
-        self._class = cls
-        self._prefix = service_name(cls)
-
-    def __getattr__(self, attribute: str) -> Any:
-        function = getattr(self._class, attribute, None)
-        mark = method_mark(function) if function is not None else None
-        if function is None or mark is None:
-            raise AttributeError(f"{self._class.__name__} has no handler {attribute!r}")
-        name = f"{self._prefix}.{mark[0] or attribute}"
-        route = make_route(name, function.__get__(object()), mark[1])
-        signature = route.signature
-        names = [parameter for parameter, _, _ in signature.parameters]
-        returns = None if signature.returns is inspect.Parameter.empty else signature.returns
-        kind = route.kind
-
-        def call(*args: Any, **kwargs: Any) -> Any:
-            if len(args) > len(names):
-                raise TypeError(f"{name} takes {len(names)} arguments, {len(args)} were given")
-            given = dict(zip(names, args, strict=False))
-            for key, value in kwargs.items():
-                if key not in names or key in given:
-                    raise TypeError(f"{name} got an unexpected or repeated argument {key!r}")
-                given[key] = value
-            for name_, _, default in signature.parameters:
-                if default is msgspec.NODEFAULT and name_ not in given:
-                    raise TypeError(f"{name} is missing the argument {name_!r}")
-            if signature.shape == "one":
-                payload: Any = next(iter(given.values()), None)
-            else:
-                payload = given if names else None
-            if kind == "generator":
-                return self._client.stream(name, payload, returns=returns)
-            if kind == "stream":
-                return self._client.open_stream(name, payload)
-            return self._client.request(name, payload, returns=returns)
-
-        self.__dict__[attribute] = call
-        return call

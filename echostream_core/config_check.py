@@ -88,20 +88,23 @@ def _check_endpoint(config: Config, kernel: Kernel, endpoint: Endpoint, used: se
     urls_key = "listen" if isinstance(endpoint, ServerConfig) else "url"
     problems = [_sourced(config, (*title, "limits", path), text) for path, text in limit_problems(endpoint.limits)]
     specs: list[TransportSpec] = []
-    for url in urls:
+    schemes = [(urls_key, Url.parse(url).scheme) for url in urls]  # the schema has seen that they can be read
+    if isinstance(endpoint, ClientConfig):
+        schemes += [("transports", scheme) for scheme in endpoint.transports]
+    for setting, scheme in schemes:
         try:
-            spec = kernel.transport(Url.parse(url, key=dotted((*title, urls_key))).scheme)
+            spec = kernel.transport(scheme)
         except EchoStreamError as error:
-            problems.append(_sourced(config, (*title, urls_key), str(error)))
+            problems.append(_sourced(config, (*title, setting), str(error)))
             continue
         used.add(("transport", spec.scheme))
         if spec not in specs:
             specs.append(spec)
             problems += _check_transport(config, kernel, endpoint, title, spec)
-    if endpoint.tls and len(specs) == len(set(urls)) and not any(map(_takes_tls, specs)):
+    if endpoint.tls and specs and len(specs) == len(set(urls)) and not any(map(_takes_tls, specs)):
         text = f"has no effect: {' and '.join(spec.scheme for spec in specs)} do not encrypt"
         problems.append(_sourced(config, (*title, "tls"), text))
-    for scheme in endpoint.transport:
+    for scheme in endpoint.transport if isinstance(endpoint, ServerConfig) or endpoint.discover is None else ():
         if scheme not in {url.partition(":")[0].lower() for url in urls}:
             text = f"has no effect: no URL of this endpoint begins with {scheme}:"
             problems.append(_sourced(config, (*title, "transport", scheme), text))
@@ -110,7 +113,15 @@ def _check_endpoint(config: Config, kernel: Kernel, endpoint: Endpoint, used: se
     named += [("compression", "compression", name) for name in endpoint.compression]
     if isinstance(endpoint, ServerConfig):
         named += [("authenticator", "authenticator", endpoint.authenticator)] if endpoint.authenticator else []
-        named += [("discovery", "discovery", endpoint.discovery)] if endpoint.discovery else []
+    wants_discovery = endpoint.advertise if isinstance(endpoint, ServerConfig) else endpoint.discover
+    if endpoint.discovery:
+        named.append(("discovery", "discovery", endpoint.discovery))
+    elif wants_discovery:
+        setting = "advertise" if isinstance(endpoint, ServerConfig) else "discover"
+        try:
+            named.append(("discovery", setting, kernel.default_discovery().name))
+        except EchoStreamError as error:
+            problems.append(_sourced(config, (*title, setting), str(error)))
     for kind, setting, name in named:
         used.add((kind, name))
         problems += _check_section(config, kernel, kind, name, (*title, setting))

@@ -10,6 +10,7 @@ from typing import Final, Literal, TypeVar
 
 import msgspec
 
+from echostream_core.discovery import Advertise
 from echostream_core.errors import ConfigError
 from echostream_core.options import OptionProblem, option_problems, suggestion
 from echostream_core.plugin_reports import PluginSettings
@@ -31,7 +32,7 @@ Tables = dict[str, dict[str, object]]
 
 ENDPOINT_NAME: Final = re.compile(r"[a-z0-9_]+")
 _SERVICE: Final = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
-LISTS: Final = ("listen", "url", "services", "codecs", "compression", "middleware", "require")
+LISTS: Final = ("listen", "url", "services", "codecs", "compression", "middleware", "require", "transports")
 """Settings that are lists, and may be written as one text."""
 
 
@@ -50,8 +51,8 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """What messages may be compressed with, in order of preference; options stand in ``[compression.NAME]``."""
     middleware: tuple[str, ...] = ()
     """From the outermost to the innermost; options stand in ``[middleware.NAME]``."""
-    advertise: str | None = None
-    """The name under which discovery announces it."""
+    advertise: str | Advertise | None = None
+    """The name under which discovery announces it, or a table ``[server.NAME.advertise]`` with tags and a weight."""
     discovery: str | None = None
     """The backend that announces it; None: the only one installed."""
     drain_s: float = 30.0
@@ -79,8 +80,18 @@ class ClientConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     name: str
     """The part of the section's title after ``client.``."""
-    url: tuple[str, ...]
-    """Where to connect; of several the first that works."""
+    url: tuple[str, ...] = ()
+    """Where to connect; of several the first that works. With ``discover``: where to, when nothing is found."""
+    discover: str | None = None
+    """The name that its server advertises; found by the discovery backend."""
+    where: dict[str, str | list[str]] = {}
+    """Attributes that a discovered server must have: a value, or several to choose from."""
+    transports: tuple[str, ...] = ()
+    """The only URL schemes to use of what is discovered, best first."""
+    discovery: str | None = None
+    """The backend that finds it; None: the only one installed."""
+    discover_timeout_s: float = 5.0
+    """For finding a server that answers."""
     codecs: tuple[str, ...] = ()
     """In order of preference; empty: all installed ones, by priority."""
     compression: tuple[str, ...] = ()
@@ -129,6 +140,8 @@ def read_endpoint(kind: type[E], name: str, section: object) -> tuple[E | None, 
     values["name"] = name
     problems += option_problems(kind, values, hidden=("name",))
     problems += _value_problems(values)
+    if kind is ClientConfig:
+        problems += _client_problems(values)
     if problems:
         return None, problems
     return msgspec.convert(values, kind), []
@@ -168,6 +181,25 @@ def limit_problems(changes: Mapping[str, object]) -> list[OptionProblem]:
     for text in Limits().with_changes(**good).check():
         name = text.partition(" ")[0]
         problems.append(OptionProblem(name, text.removeprefix(f"{name} ")))
+    return problems
+
+
+def _client_problems(values: Mapping[str, object]) -> list[OptionProblem]:
+    """What a client's settings mean only together."""
+    problems: list[OptionProblem] = []
+    if "discover" not in values:
+        if "url" not in values:
+            problems.append(OptionProblem("url", 'is missing (or discover = "NAME", to find it by name)'))
+        problems += [
+            OptionProblem(key, "has no effect without discover")
+            for key in ("where", "transports", "discovery", "discover_timeout_s")
+            if key in values
+        ]
+    seconds = values.get("discover_timeout_s")
+    if isinstance(seconds, int | float) and not 0 < seconds < float("inf"):
+        problems.append(OptionProblem("discover_timeout_s", "must be a number of seconds above 0"))
+    if values.get("discover") == "":
+        problems.append(OptionProblem("discover", "must name a service"))
     return problems
 
 

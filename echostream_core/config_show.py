@@ -48,6 +48,8 @@ def _values(config: Config) -> Iterator[tuple[Path, object]]:
 
 
 def _leaves(path: Path, value: object) -> Iterator[tuple[Path, object]]:
+    if isinstance(value, msgspec.Struct):
+        value = msgspec.structs.asdict(value)
     if isinstance(value, Mapping) and not (value and _is_secret(path)):
         for key, inner in value.items():
             yield from _leaves((*path, key), inner)

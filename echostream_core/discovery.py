@@ -5,13 +5,51 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
+from echostream_core.errors import ConfigError
 from echostream_core.transport import NoOptions
+from echostream_core.types import Url
 
-__all__ = ["Announcement", "Discovery", "DiscoverySpec", "Endpoint"]
+__all__ = ["Advertise", "Announcement", "Discovery", "DiscoverySpec", "Endpoint"]
+
+DEFAULT_WEIGHT: Final = 100
+MAX_WEIGHT: Final = 1_000_000
+OWN_ATTRIBUTES: Final = frozenset({"server", "transports", "codecs", "weight"})
+"""The attributes that a server sets by itself; no tag may be called so."""
+
+
+class Advertise(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How a server is announced: ``RpcServer(..., advertise=Advertise("calc", tags={"zone": "eu"}))``, or the table
+    ``[server.NAME.advertise]``. A text alone is the name.
+    """
+
+    name: str
+    """What clients discover it by."""
+    weight: int = DEFAULT_WEIGHT
+    """Its share of new clients beside the weights of the other instances; 0: only where there is no other."""
+    tags: dict[str, str] = {}
+    """Attributes of the user's own, which ``where`` can ask for."""
+    instance: str = ""
+    """A name for this instance; empty: made of the host's name and the server's id."""
+    urls: tuple[str, ...] = ()
+    """Addresses to announce instead of the listening ones, for a server behind a proxy or an address translation."""
+
+    def __post_init__(self) -> None:
+        """ConfigError, naming the field, for a value that makes no sense."""
+        if not self.name.strip():
+            raise ConfigError("advertise: the name must not be empty", key="advertise.name")
+        if not 0 <= self.weight <= MAX_WEIGHT:
+            raise ConfigError(
+                f"advertise: weight must be from 0 to {MAX_WEIGHT}, not {self.weight}", key="advertise.weight"
+            )
+        taken = sorted(OWN_ATTRIBUTES.intersection(self.tags))
+        if taken:
+            raise ConfigError(f"advertise: the tag {taken[0]!r} is set by the server itself", key="advertise.tags")
+        for url in self.urls:
+            Url.parse(url, key="advertise.urls")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,13 +61,18 @@ class Endpoint:
     instance: str
     """Unique among the instances of the service, stable while it runs."""
     urls: tuple[str, ...]
-    """Where it listens, best first."""
+    """Where it listens, best first. A wildcard host (``0.0.0.0``, ``[::]``) is for ``announce`` only: it stands for
+    whatever address of this host others reach it by, and what ``watch`` yields has such addresses in its place."""
     attributes: Mapping[str, str] = field(default_factory=dict)
-    """Codecs, server id, weight, user tags: text to text."""
+    """Text to text. Ours are ``server`` (its id), ``transports`` and ``codecs`` (names, comma-separated) and ``weight``
+    (a whole number, 100 unless said otherwise); all others are the user's tags."""
 
 
 class Announcement(ABC):
     """An endpoint that is being announced."""
+
+    endpoint: Endpoint
+    """What is announced now, under the instance name that it got."""
 
     @abstractmethod
     async def update(self, endpoint: Endpoint) -> None:
@@ -45,11 +88,16 @@ class Discovery(ABC):
 
     @abstractmethod
     async def announce(self, endpoint: Endpoint) -> Announcement:
-        """Make ``endpoint`` known until ``withdraw``. TransportError when the backend cannot be reached."""
+        """Make ``endpoint`` known until ``withdraw``. TransportError when the backend cannot be reached.
+
+        An instance name that somebody else has already is made unique by the backend; ``Announcement.endpoint`` tells.
+        """
 
     @abstractmethod
-    def watch(self, service: str) -> AsyncIterator[Sequence[Endpoint]]:
-        """Snapshots of all known instances of ``service``: at once what is known, then again after every change."""
+    def watch(self, service: str | None = None) -> AsyncIterator[Sequence[Endpoint]]:
+        """Snapshots of all known instances of ``service`` (None: of every service): at once what is known, perhaps
+        nothing yet, then again after every change.
+        """
 
     @abstractmethod
     async def suspect(self, endpoint: Endpoint) -> None:

@@ -15,7 +15,7 @@ import msgspec
 from echostream_core.codec import CodecSpec
 from echostream_core.components import ComponentSpec
 from echostream_core.discovery import DiscoverySpec
-from echostream_core.errors import PluginConflict, PluginError, PluginIndexMismatch
+from echostream_core.errors import ConfigError, PluginConflict, PluginError, PluginIndexMismatch
 from echostream_core.index import (
     CORE_DISTRIBUTION,
     Index,
@@ -32,7 +32,7 @@ from echostream_core.options import convert_options
 from echostream_core.plugin_hooks import PluginHooks
 from echostream_core.plugin_reports import ConfigDiff, PluginReport, PluginSettings, StateEvent
 from echostream_core.registry import Registry, Spec
-from echostream_core.resolver import Policy, choose, not_found, package_hint
+from echostream_core.resolver import Policy, choose, no_discovery, not_found, package_hint
 from echostream_core.transport import TransportSpec
 
 if TYPE_CHECKING:
@@ -140,6 +140,20 @@ class Kernel:
     def discovery(self, name: str) -> DiscoverySpec:
         """The discovery backend ``name``."""
         return self._lookup("discovery", name, DiscoverySpec)
+
+    def default_discovery(self) -> DiscoverySpec:
+        """The only discovery backend that is installed; PluginNotFound when there is none, ConfigError when there are
+        several.
+        """
+        names = self.discovery_names()
+        if len(names) > 1:
+            raise ConfigError(
+                f"several discovery backends are installed: {', '.join(names)}; name one with discovery=",
+                key="discovery",
+            )
+        if not names:
+            raise no_discovery()
+        return self.discovery(names[0])
 
     def discovery_names(self) -> tuple[str, ...]:
         """The discovery backends that are installed."""

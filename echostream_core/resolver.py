@@ -19,7 +19,7 @@ from echostream_core.index import CORE_DISTRIBUTION, PluginRef, canonical_kind, 
 from echostream_core.plugin_reports import PluginSettings
 from echostream_core.requirements import normalise
 
-__all__ = ["Policy", "choose", "not_found", "package_hint"]
+__all__ = ["Policy", "choose", "no_discovery", "not_found", "package_hint"]
 
 Trace = Callable[[str], None]
 
@@ -152,6 +152,19 @@ def not_found(
         known=known,
         closest=closest,
         fix=fix,
+    )
+
+
+def no_discovery() -> PluginNotFound:
+    """The E-NO-PROVIDER of a program that discovers or advertises without any backend: which ones we publish."""
+    hints = " or ".join(f"pip install {name}" for name in dict.fromkeys(_hints().get("discovery", {}).values()))
+    return PluginNotFound(
+        "no discovery backend is installed",
+        kind="discovery",
+        name="",
+        known=(),
+        closest=None,
+        fix=f"{hints}; or give URLs instead of a service's name" if hints else "Give URLs instead of a service's name",
     )
 
 

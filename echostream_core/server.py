@@ -14,13 +14,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from echostream_core.advertising import Advertiser, Bound
 from echostream_core.builtin.health import Health
 from echostream_core.builtin.reflection import Reflection
 from echostream_core.config import Config, load_config
+from echostream_core.discovery import Advertise, Endpoint
 from echostream_core.engine.endpoint import EndpointSettings, Target, make_limits
 from echostream_core.engine.session import Session
 from echostream_core.engine.session_events import send_to_all
 from echostream_core.errors import CloseCode, ConfigError, EchoStreamError
+from echostream_core.finding import Backend
 from echostream_core.kernel import Kernel, default_kernel
 from echostream_core.plugin_reports import ConfigDiff, StateEvent
 from echostream_core.transport import Connection, Listener, Pipe
@@ -62,7 +65,8 @@ class RpcServer:
         require: Sequence[str] = (),
         emulate_datagrams: bool = False,
         authenticator: str | Authenticator | None = None,
-        advertise: str | None = None,
+        advertise: str | Advertise | None = None,
+        discovery: Backend = None,
         drain_timeout: float = 30.0,
         health: bool = True,
         reflection: Literal["auto"] | bool = "auto",
@@ -71,7 +75,9 @@ class RpcServer:
         config: Config | None = None,
     ) -> None:
         """``drain_timeout`` in seconds; ``transport`` maps a URL scheme to its options. ``emulate_datagrams``: over
-        transports of one ordered pipe too, with peers that have set it as well. ``config`` is ``from_config``'s.
+        transports of one ordered pipe too, with peers that have set it as well. ``advertise`` is the name under which
+        the ``discovery`` backend (its name, ``{name: options}``, or None for the only one installed) announces it, from
+        the start until it drains. ``config`` is ``from_config``'s.
 
         Nothing is bound yet. Raises ConfigError and PluginError for what is wrong with the arguments.
         """
@@ -103,7 +109,11 @@ class RpcServer:
         self._targets = self._settings.targets([urls] if isinstance(urls, str) else list(urls))
         self._pipeline = self._settings.pipeline(targets)
         self._drain_timeout = drain_timeout
-        self._advertise = advertise
+        self._advertiser: Advertiser | None = None
+        if advertise is not None:
+            wanted = Advertise(advertise) if isinstance(advertise, str) else advertise
+            names = [codec.name for codec in self._pipeline.codecs]
+            self._advertiser = Advertiser(self._settings, wanted, discovery, names)
         self._listeners: list[Listener] = []
         self._sessions: dict[Session, None] = {}  # in their order: a set would close them in that of their addresses
         self._unfinished: dict[Session, str] = {}
@@ -148,6 +158,7 @@ class RpcServer:
             emulate_datagrams=section.emulate_datagrams,
             authenticator=section.authenticator,
             advertise=section.advertise,
+            discovery=section.discovery,
             drain_timeout=section.drain_s,
             health=section.health,
             reflection=section.reflection,
@@ -165,6 +176,23 @@ class RpcServer:
     def sessions(self) -> list[Session]:
         """The sessions that are open, SETUP finished."""
         return [session for session in self._sessions if session not in self._unfinished]
+
+    @property
+    def announced(self) -> Endpoint | None:
+        """What discovery tells others of this server right now; None before the first announcement, which follows
+        ``start`` by itself as soon as the network allows, and without ``advertise``.
+        """
+        return None if self._advertiser is None else self._advertiser.announced
+
+    def readvertise(self, *, weight: int | None = None, tags: dict[str, str] | None = None) -> None:
+        """Announce another ``weight`` or other ``tags`` from now on; None leaves them as they are.
+
+        Raises ConfigError for values that are not allowed and where ``advertise`` was not given, ResourceClosed before
+        ``start`` and after ``close``.
+        """
+        if self._advertiser is None:
+            raise ConfigError("this server is not advertised: pass advertise=", key="advertise")
+        self._advertiser.change(weight=weight, tags=tags)
 
     @property
     def state(self) -> str:
@@ -187,8 +215,8 @@ class RpcServer:
             raise
         self.health.revive()
         self._set_state("serving")
-        if self._advertise is not None:
-            _logger.warning("advertise = %r: this version announces nothing yet", self._advertise)
+        if self._advertiser is not None:
+            self._advertiser.start([Bound(*pair) for pair in zip(self._targets, self._listeners, strict=True)])
         for address in self.addresses:
             _logger.info("listening on %s", address)
 
@@ -206,6 +234,8 @@ class RpcServer:
     async def _close(self, timeout: float) -> None:
         self._set_state("draining")
         self.health.shutdown()
+        if self._advertiser is not None:
+            await self._advertiser.stop()  # before the address is gone: nobody shall be sent to a closed door
         await self._close_listeners()
         for session in list(self._unfinished):
             session.close_now(CloseCode.GOING_AWAY, "shutting down")

@@ -132,6 +132,8 @@ def test_a_good_configuration_has_no_problems(kernel: Kernel) -> None:
         ({"server.s.middleware": ["logg"]}, "server.s.middleware: E-NO-PROVIDER"),
         ({"server.s.authenticator": "nobody"}, "server.s.authenticator: E-NO-PROVIDER"),
         ({"server.s.discovery": "nothing"}, "server.s.discovery: E-NO-PROVIDER"),
+        ({"client.c.discover": "calc", "client.c.discovery": "nothing"}, "client.c.discovery: E-NO-PROVIDER"),
+        ({"client.c.discover": "calc", "client.c.transports": "wir"}, "client.c.transports: E-NO-PROVIDER"),
         ({"server.s.codecs": ["strict"]}, "codec.strict.level: is missing"),
         ({"codec.strict.level": 3}, "codec.strict.level: expected `str`, got `int`"),
         ({"transport.wire.window_byte": 3}, "transport.wire.window_byte: there is no such setting; did you mean"),
@@ -156,6 +158,25 @@ def test_a_good_configuration_has_no_problems(kernel: Kernel) -> None:
 def test_each_problem_is_named(kernel: Kernel, settings: dict[str, object], problem: str) -> None:
     (found,) = configured({**SERVER, **settings}).check(kernel)
     assert found.startswith((problem, f"command line: {problem}"))
+
+
+def test_who_advertises_or_discovers_needs_one_backend(kernel: Kernel) -> None:
+    settings = {**SERVER, "server.s.advertise": "calc", "client.c.discover": "calc"}
+    assert configured(settings).check(kernel) == []
+    found = configured(settings).check(Kernel(index=Index()))
+    assert [line for line in found if "E-NO-PROVIDER: no discovery backend is installed" in line] == [
+        line for line in found if ".advertise: " in line or ".discover: " in line
+    ]
+
+    class Another:
+        @hookimpl
+        def echostream_discovery(self) -> Sequence[DiscoverySpec]:
+            return [DiscoverySpec(name="other", factory=lambda options: NotImplemented)]
+
+    kernel.register(Another(), name="another")
+    found = configured(settings).check(kernel)
+    assert len(found) == 2 and all("several discovery backends are installed: finder, other" in line for line in found)
+    assert configured({**settings, "server.s.discovery": "finder", "client.c.discovery": "other"}).check(kernel) == []
 
 
 def test_needs_are_checked_against_what_is_left_by_the_options(kernel: Kernel) -> None:

@@ -13,6 +13,7 @@ from echostream_core.config_schema import (
     read_endpoint,
     read_plugins,
 )
+from echostream_core.discovery import Advertise
 from echostream_core.plugin_reports import PluginSettings
 
 
@@ -97,7 +98,10 @@ def test_names_of_endpoints_are_plain(name: str) -> None:
 
 def test_an_endpoint_is_a_table_with_an_address() -> None:
     assert read_endpoint(ServerConfig, "a", 3)[1][0].text == "must be a table"
-    assert read_endpoint(ClientConfig, "a", {})[1][0] == ("url", "is missing")
+    assert read_endpoint(ClientConfig, "a", {})[1][0] == (
+        "url",
+        'is missing (or discover = "NAME", to find it by name)',
+    )
 
 
 def test_limits_are_checked_by_name_type_and_sense() -> None:
@@ -147,3 +151,52 @@ def test_plugins_mistakes_are_named() -> None:
 def test_credentials_stay_out_of_a_clients_text() -> None:
     client = ClientConfig(name="c", url=("memory://a",), credentials={"token": "hush"})
     assert "hush" not in repr(client) and "hush" not in str(client)
+
+
+def client_problems(**section: object) -> list[str]:
+    return [f"{problem.path}: {problem.text}" for problem in read_endpoint(ClientConfig, "c", section)[1]]
+
+
+def test_a_client_may_be_found_by_name_with_urls_to_fall_back_on() -> None:
+    client, problems = read_endpoint(
+        ClientConfig,
+        "c",
+        {
+            "discover": "calc",
+            "url": "memory://a",
+            "where": {"zone": ["eu", "us"], "rack": "1"},
+            "transports": "memory",
+            "discover_timeout_s": 0.5,
+        },
+    )
+    assert problems == [] and client is not None
+    assert (client.discover, client.url, client.transports) == ("calc", ("memory://a",), ("memory",))
+    assert client.where == {"zone": ["eu", "us"], "rack": "1"}
+
+
+def test_what_only_discovery_needs_is_refused_without_it() -> None:
+    assert client_problems(url="memory://a", where={"zone": "eu"}, transports="memory") == [
+        "where: has no effect without discover",
+        "transports: has no effect without discover",
+    ]
+    assert client_problems(discover="", url="memory://a") == ["discover: must name a service"]
+    assert client_problems(discover="a", discover_timeout_s=0) == [
+        "discover_timeout_s: must be a number of seconds above 0"
+    ]
+
+
+def test_advertise_is_a_name_or_a_table() -> None:
+    server, problems = read_endpoint(ServerConfig, "s", {"listen": "memory://a", "advertise": "calc"})
+    assert problems == [] and server is not None and server.advertise == "calc"
+    table = {"name": "calc", "weight": 5, "tags": {"zone": "eu"}}
+    server, problems = read_endpoint(ServerConfig, "s", {"listen": "memory://a", "advertise": table})
+    assert problems == [] and server is not None
+    assert server.advertise == Advertise("calc", weight=5, tags={"zone": "eu"})
+    for wrong, words in (
+        ({"name": "calc", "weihgt": 5}, "weihgt"),
+        ({"name": "calc", "weight": -1}, "weight must be from 0"),
+        ({"weight": 1}, "name"),
+        (3, "expected"),
+    ):
+        _, (problem,) = read_endpoint(ServerConfig, "s", {"listen": "memory://a", "advertise": wrong})
+        assert problem.path.startswith("advertise") and words in problem.text

@@ -219,7 +219,7 @@ def test_a_plugin_named_in_code_is_found(source: str, offence: str) -> None:
         '"""Over quic:// or tcp://, with msgpack."""',
         'class A:\n    """As echostream_tcp does."""\n    x = 1\n    """For example "quic"."""',
         "# quic://\nSECTION = 'tls'",
-        "value = 'tcp_nodelay, wss://x, echostream-quicker, unixtime'",
+        "value = 'tcp_nodelay, mqtts://x, echostream-quicker, unixtime'",
         "from echostream_core import errors",
     ],
 )
