@@ -34,6 +34,12 @@ PEERS: Final[dict[str, PeerSpec]] = {
     for spec in (
         PeerSpec("raw_asyncio", "peer_raw_asyncio", UVLOOP),
         PeerSpec("grpc_aio", "peer_grpc_aio", {**UVLOOP, "grpcio": "grpcio"}),
+        PeerSpec("websockets", "peer_websockets", {**UVLOOP, "websockets": "websockets"}),
+        PeerSpec(
+            "socketio",
+            "peer_socketio",
+            {**UVLOOP, "python-socketio": "python-socketio", "aiohttp": "aiohttp", "uvicorn": "uvicorn"},
+        ),
         PeerSpec(
             "aioquic_stock",
             "peer_aioquic_stock",
@@ -44,17 +50,52 @@ PEERS: Final[dict[str, PeerSpec]] = {
         PeerSpec("echostream_tcp", "peer_echostream", {**OURS, "echostream-tcp": "-e plugins/tcp"}, variant="tcp"),
         PeerSpec("echostream_unix", "peer_echostream", {**OURS, "echostream-tcp": "-e plugins/tcp"}, variant="unix"),
         PeerSpec(
+            "echostream_ws",
+            "peer_echostream",
+            {**OURS, "echostream-tcp": "-e plugins/tcp", "echostream-websocket": "-e plugins/websocket"},
+            variant="ws",
+        ),
+        PeerSpec(
             "echostream_quic",
             "peer_echostream",
             {**OURS, "echostream-quic": "-e plugins/quic", "echostream-certs": "-e plugins/certs"},
             variant="quic",
             quic=True,
         ),
+        PeerSpec(
+            "echostream_wt",
+            "peer_echostream",
+            {
+                **OURS,
+                "echostream-quic": "-e plugins/quic",
+                "echostream-webtransport": "-e plugins/webtransport",
+                "echostream-certs": "-e plugins/certs",
+            },
+            variant="wt",
+            quic=True,
+        ),
     )
 }
 
-REPORTED: Final = ("echostream-core", "echostream-tcp", "echostream-quic", "echostream-codec-msgpack")
-REPORTED_LIBRARIES: Final = ("uvloop", "grpcio", "aioquic", "cryptography", "msgpack", "msgspec", "ormsgpack")
+REPORTED: Final = (
+    "echostream-core",
+    "echostream-tcp",
+    "echostream-websocket",
+    "echostream-quic",
+    "echostream-webtransport",
+    "echostream-codec-msgpack",
+)
+REPORTED_LIBRARIES: Final = (
+    "uvloop",
+    "grpcio",
+    "aioquic",
+    "cryptography",
+    "msgpack",
+    "msgspec",
+    "ormsgpack",
+    "websockets",
+    "python-socketio",
+)
 
 
 def select_peers(names: list[str]) -> tuple[str, ...]:

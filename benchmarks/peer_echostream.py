@@ -15,6 +15,7 @@ __all__ = ["CODECS", "EchoStreamPeer", "echo", "sink"]
 
 CODECS: Final = ["msgpack"]
 CALL_TIMEOUT_S: Final = 30.0
+ENCRYPTED: Final = ("quic", "wt")
 DEVELOPMENT_TLS: Final[dict[str, object]] = {"dev": True}
 
 
@@ -93,12 +94,12 @@ class EchoStreamPeer(Peer):
                 yield EchoStreamClient(client)
 
     def _server(self) -> RpcServer:
-        if self._transport == "quic":
+        if self._transport in ENCRYPTED:
             return RpcServer(self._url(), echo, sink, codecs=CODECS, tls=DEVELOPMENT_TLS)
         return RpcServer(self._url(), echo, sink, codecs=CODECS)
 
     def _client(self, url: str) -> AbstractAsyncContextManager[RpcClient]:
-        if self._transport == "quic":
+        if self._transport in ENCRYPTED:
             return RpcClient.connect(url, codecs=CODECS, tls=DEVELOPMENT_TLS)
         return RpcClient.connect(url, codecs=CODECS)
 

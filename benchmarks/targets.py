@@ -30,6 +30,8 @@ TARGETS: Final = (
     Target("echostream_quic", "b", 6),
     Target("echostream_tcp", "c", 6),
     Target("echostream_tcp", "d", 2),
+    Target("echostream_ws", "b", 0.8, baseline="websockets"),
+    Target("echostream_ws", "b", 5, baseline="socketio"),
     Target("echostream_quic", "d", 2, baseline=QUIC_BASELINE),
     Target("echostream_tcp", "idle", at_most=12),
 )
