@@ -17,6 +17,7 @@ COMMANDS = [
     ("serve",),
     ("call",),
     ("events",),
+    ("discover",),
     ("plugins",),
     ("plugins", "list"),
     ("plugins", "check"),

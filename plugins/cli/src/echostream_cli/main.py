@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final
 import typer
 from typer.main import get_command
 
-from echostream_cli import bench, call, config, demo, events, plugins, serve, version
+from echostream_cli import bench, call, config, demo, discover, events, plugins, serve, version
 from echostream_cli.help_texts import block, texts
 from echostream_cli.plugin_commands import CommandGroup, ReaderGone
 from echostream_cli.screen import draws, note, print_line
@@ -61,6 +61,7 @@ def application(debug: _Debug | None = None) -> typer.Typer:
     app.command(**texts(serve.serve, serve.EXAMPLES, drawn=drawn))(serve.serve)
     app.command(**texts(call.call, call.EXAMPLES, drawn=drawn))(call.call)
     app.command(**texts(events.events, events.EXAMPLES, drawn=drawn))(events.events)
+    app.command(**texts(discover.discover, discover.EXAMPLES, drawn=drawn))(discover.discover)
     for name, module, text in (
         ("plugins", plugins, "See what is installed, and whether it works."),
         ("config", config, "Check, show and describe configurations."),
