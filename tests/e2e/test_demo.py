@@ -17,7 +17,7 @@ from tests.e2e.processes import PATIENCE_S, Program, finished, running
 
 pytest.importorskip("echostream_cli", reason="the demo is a part of echostream-cli")
 
-TRANSPORTS = [name for name in ("quic", "tls", "tcp") if name in Kernel().known("transport")]
+TRANSPORTS = [name for name in ("quic", "wt", "tls", "ws", "tcp") if name in Kernel().known("transport")]
 CODECS = [name for name in ("msgpack", "cbor", "json") if name in Kernel().known("codec")]
 
 pytestmark = [
@@ -118,6 +118,9 @@ def test_every_installed_combination_passes(tmp_path: Path) -> None:
     assert report["problems"] == []
     assert report["ok"] is True
     assert status == 0
+    if "mdns" in Kernel().known("discovery"):
+        assert report["discovery"]["problem"] == ""
+        assert report["discovery"]["instance"] != ""
 
 
 def test_a_file_of_ones_own_is_sent(tmp_path: Path) -> None:
@@ -162,10 +165,10 @@ def test_a_fault_of_the_server_is_found(tmp_path: Path, fault: str, step: str, t
 
 
 def test_what_is_not_installed_fails_only_when_it_was_named(tmp_path: Path) -> None:
-    status, report = demo(tmp_path, "--transports", f"{TRANSPORTS[-1]},ws", "--codecs", "json")
+    status, report = demo(tmp_path, "--transports", f"{TRANSPORTS[-1]},pigeon", "--codecs", "json")
     assert status == 1
-    missing = [row["missing"] for row in report["rows"] if row["transport"] == "ws"]
-    assert missing == ["not installed: pip install echostream-websocket"]
+    (missing,) = [row["missing"] for row in report["rows"] if row["transport"] == "pigeon"]
+    assert missing.startswith("E-NO-PROVIDER: no plugin provides the transport 'pigeon'")
     assert [row["ok"] for row in report["rows"]] == [True, False]
 
 

@@ -28,7 +28,7 @@ def demo(
         Path | None, typer.Option(metavar="PATH", help="The file to send; left out: some music, made for it.")
     ] = None,
     transports: Annotated[
-        str | None, typer.Option(metavar="LIST", help="Schemes, comma-separated; default: quic,tls,tcp.")
+        str | None, typer.Option(metavar="LIST", help="Schemes, comma-separated; default: quic,wt,tls,ws,tcp.")
     ] = None,
     codecs: Annotated[
         str | None, typer.Option(metavar="LIST", help="Codecs, comma-separated; default: msgpack,cbor,json.")
@@ -38,8 +38,9 @@ def demo(
 ) -> int:
     """Watch one unchanged program talk over every transport with every codec.
 
-    A server starts in a second process. The client calls it and is called back, cancels a call, lets one time out,
-    measures, and sends a file whose SHA-256 is compared. Only the configuration differs from one line to the next.
+    A server starts in a second process and announces itself on this machine by mDNS. The client finds it by its name,
+    calls it and is called back, cancels a call, lets one time out, measures, and sends a file whose SHA-256 is
+    compared. Only the configuration differs from one line to the next.
 
     Exit status 1 when anything failed. What is not installed is left out, and is a failure only when it was asked for
     by name. The figures of this small machine-local demo are no benchmark: see echostream bench.

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from echostream_cli.demo_audio import write_music
+from echostream_cli.demo_finding import Finding, find_server, new_name
 from echostream_cli.demo_setup import (
     CONFIGURATION_PREFIX,
     SERVICES,
@@ -34,7 +35,7 @@ from echostream_core import (
 
 __all__ = ["CODECS", "TRANSPORTS", "DemoPlan", "DemoReport", "run_demo"]
 
-TRANSPORTS: Final = ("quic", "tls", "tcp")
+TRANSPORTS: Final = ("quic", "wt", "tls", "ws", "tcp")
 CODECS: Final = ("msgpack", "cbor", "json")
 
 FULL: Final = Load(calls=1000, seconds=1.0)
@@ -48,7 +49,7 @@ class DemoPlan:
     """What to try."""
 
     transports: Sequence[str] = ()
-    """Schemes; empty: the usual three, of which those that are not installed are left out."""
+    """Schemes; empty: the usual five, of which those that are not installed are left out."""
     codecs: Sequence[str] = ()
     """Codecs; empty: the usual three, likewise."""
     file: Path | None = None
@@ -73,6 +74,8 @@ class DemoReport:
     sha256: str = ""
     problems: list[str] = field(default_factory=list)
     """What went wrong beside the rows: the server's end."""
+    finding: Finding = field(default_factory=Finding)
+    """How the client came to its server."""
     seconds: float = 0.0
 
     @property
@@ -100,6 +103,7 @@ class DemoReport:
             "rows": [row.as_dict() for row in self.rows],
             "missing": self.missing,
             "problems": self.problems,
+            "discovery": self.finding.as_dict(),
         }
 
 
@@ -123,9 +127,14 @@ def run_demo(plan: DemoPlan, progress: Progress) -> DemoReport:
         rows = [row for row in report.rows if row.verdict == "FAILED" and row.transport in usable]
         if rows:
             file = _file(plan, folder, report)
-            write_configuration(folder, list(usable.values()), encrypted, plan.services)
+            report.finding = new_name()
+            write_configuration(folder, list(usable.values()), encrypted, plan.services, report.finding.name)
             with running_server(folder) as server:
-                _try_all(rows, server, plan, file, report.sha256, folder, progress)
+                if report.finding.name:
+                    run(find_server(report.finding, folder / "client.toml"))
+                    if not report.finding.found:  # a machine without multicast: the rest of the demo is worth as much
+                        write_configuration(folder, list(usable.values()), encrypted, plan.services)
+                _try_all(rows, server, plan, file, report, folder, progress)
             if server.exit_status != 0:
                 text = f"the server ended with status {server.exit_status}: {server.last_words}"
                 report.problems.append(text)
@@ -211,7 +220,7 @@ def _try_all(
     server: DemoServer,
     plan: DemoPlan,
     file: Path,
-    sha256: str,
+    report: DemoReport,
     folder: Path,
     progress: Progress,
 ) -> None:
@@ -219,12 +228,13 @@ def _try_all(
 
     async def trials() -> None:
         for row in rows:
-            chosen = {
-                "ECHOSTREAM__CLIENT__DEMO__URL": server.addresses[row.transport],
-                "ECHOSTREAM__CLIENT__DEMO__CODECS": json.dumps([row.codec]),
-            }
+            chosen = {"ECHOSTREAM__CLIENT__DEMO__CODECS": json.dumps([row.codec])}
+            if report.finding.found:
+                chosen["ECHOSTREAM__CLIENT__DEMO__TRANSPORTS"] = json.dumps([row.transport])
+            else:
+                chosen["ECHOSTREAM__CLIENT__DEMO__URL"] = server.addresses[row.transport]
             with environment(chosen):
-                trial = Trial(row, QUICK if plan.quick else FULL, file, sha256, progress)
+                trial = Trial(row, QUICK if plan.quick else FULL, file, report.sha256, progress)
                 await trial.run(folder / "client.toml")
 
     run(trials())

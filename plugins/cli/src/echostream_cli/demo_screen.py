@@ -60,6 +60,7 @@ def print_report(report: DemoReport) -> None:
         )
         width = min(get_terminal_size().columns, MAX_WIDTH)
         print_line(fill(text, width, break_on_hyphens=False, break_long_words=False))
+        print_line(_how_found(report))
     for row in report.rows:
         for problem in row.problems:
             print_line(f"FAILED {row.transport} {row.codec}, {problem}")
@@ -68,6 +69,13 @@ def print_report(report: DemoReport) -> None:
     for name, what in report.missing.items():
         print_line(f"{name}: {what}")
     print_line(_summary(report))
+
+
+def _how_found(report: DemoReport) -> str:
+    finding = report.finding
+    if finding.found:
+        return f"The client found its server by mDNS as {finding.instance!r}, {finding.seconds:.1f} s after its start."
+    return f"The client was told the addresses: mdns: {finding.problem}"
 
 
 def _summary(report: DemoReport) -> str:

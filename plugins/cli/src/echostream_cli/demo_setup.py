@@ -35,14 +35,26 @@ SERVER_TOML: Final = """\
 listen   = {listen}
 services = ["{services}"]
 drain_s  = 2
-{tls}"""
+{advertise}{tls}"""
 
 CLIENT_TOML: Final = """\
+# The demo's client. Which transport and which codec it uses is set from outside, by
+# ECHOSTREAM__CLIENT__DEMO__TRANSPORTS and ECHOSTREAM__CLIENT__DEMO__CODECS; the program knows neither.
+[client.demo]
+discover = "{name}"
+{discovery}{tls}"""
+
+CLIENT_BY_ADDRESS_TOML: Final = """\
 # The demo's client. Which transport and which codec it uses is set from outside, by
 # ECHOSTREAM__CLIENT__DEMO__URL and ECHOSTREAM__CLIENT__DEMO__CODECS; the program knows neither.
 [client.demo]
 url = "{url}"
 {tls}"""
+
+DISCOVERY: Final = """
+[discovery.mdns]
+interfaces = "loopback"      # what the demo announces stays on this machine
+"""
 
 DEVELOPMENT_TLS: Final = """
 [transport.{scheme}]
@@ -67,12 +79,21 @@ class DemoServer:
     """The end of its standard error, once it has ended."""
 
 
-def write_configuration(folder: Path, urls: Sequence[str], encrypted: Sequence[str], services: str = SERVICES) -> None:
-    """Write ``server.toml`` and ``client.toml``; the schemes of ``encrypted`` get a development certificate."""
+def write_configuration(
+    folder: Path, urls: Sequence[str], encrypted: Sequence[str], services: str = SERVICES, name: str = ""
+) -> None:
+    """Write ``server.toml`` and ``client.toml``; the schemes of ``encrypted`` get a development certificate.
+
+    ``name`` is what the server is announced as; without it the client's file holds an address.
+    """
     tls = "".join(DEVELOPMENT_TLS.format(scheme=scheme) for scheme in encrypted)
-    server = SERVER_TOML.format(listen=json.dumps(list(urls)), services=services, tls=tls)
+    advertise = f'advertise = "{name}"\ndiscovery = "mdns"\n{DISCOVERY}' if name else ""
+    server = SERVER_TOML.format(listen=json.dumps(list(urls)), services=services, advertise=advertise, tls=tls)
     (folder / "server.toml").write_text(server, encoding="utf-8")
-    client = CLIENT_TOML.format(url=urls[0], tls=tls)
+    if name:
+        client = CLIENT_TOML.format(name=name, discovery=f'discovery = "mdns"\n{DISCOVERY}', tls=tls)
+    else:
+        client = CLIENT_BY_ADDRESS_TOML.format(url=urls[0], tls=tls)
     (folder / "client.toml").write_text(client, encoding="utf-8")
 
 
