@@ -6,7 +6,7 @@ import asyncio
 import secrets
 import time
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -27,6 +27,8 @@ class Finding:
     """Under which it is announced; empty: the backend is not there, and addresses are used."""
     instance: str = ""
     """Who answered; empty: nobody."""
+    addresses: dict[str, str] = field(default_factory=dict)
+    """Scheme → URL, as it is announced; without Unix sockets, which no other machine can reach."""
     seconds: float = 0.0
     """How long that took, from the moment at which the server was ready."""
     problem: str = ""
@@ -60,7 +62,11 @@ def new_name() -> Finding:
 
 
 async def find_server(finding: Finding, configuration: Path) -> None:
-    """Wait until the server is seen, with the options of ``configuration``; what came of it goes to ``finding``."""
+    """Wait until the server is seen; what came of it goes to ``finding``.
+
+    Once, not for each combination: a responder may not repeat within a second what it has just said, so that asking
+    again takes as long.
+    """
     begin = time.perf_counter()
     config = load_config(configuration)
     try:
@@ -69,6 +75,7 @@ async def find_server(finding: Finding, configuration: Path) -> None:
                 async for snapshot in snapshots:
                     if snapshot:
                         finding.instance = snapshot[0].instance
+                        finding.addresses = {url.partition("://")[0]: url for url in snapshot[0].urls}
                         break
     except TimeoutError:
         finding.problem = f"the server was not seen within {PATIENCE_S:g} s"

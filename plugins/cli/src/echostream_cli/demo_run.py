@@ -132,8 +132,6 @@ def run_demo(plan: DemoPlan, progress: Progress) -> DemoReport:
             with running_server(folder) as server:
                 if report.finding.name:
                     run(find_server(report.finding, folder / "client.toml"))
-                    if not report.finding.found:  # a machine without multicast: the rest of the demo is worth as much
-                        write_configuration(folder, list(usable.values()), encrypted, plan.services)
                 _try_all(rows, server, plan, file, report, folder, progress)
             if server.exit_status != 0:
                 text = f"the server ended with status {server.exit_status}: {server.last_words}"
@@ -225,14 +223,15 @@ def _try_all(
     progress: Progress,
 ) -> None:
     """One trial after the other, each with the environment that chooses its transport and codec."""
+    # A machine without multicast has no other way: the rest of the demo is worth as much.
+    addresses = {**server.addresses, **report.finding.addresses}
 
     async def trials() -> None:
         for row in rows:
-            chosen = {"ECHOSTREAM__CLIENT__DEMO__CODECS": json.dumps([row.codec])}
-            if report.finding.found:
-                chosen["ECHOSTREAM__CLIENT__DEMO__TRANSPORTS"] = json.dumps([row.transport])
-            else:
-                chosen["ECHOSTREAM__CLIENT__DEMO__URL"] = server.addresses[row.transport]
+            chosen = {
+                "ECHOSTREAM__CLIENT__DEMO__URL": addresses[row.transport],
+                "ECHOSTREAM__CLIENT__DEMO__CODECS": json.dumps([row.codec]),
+            }
             with environment(chosen):
                 trial = Trial(row, QUICK if plan.quick else FULL, file, report.sha256, progress)
                 await trial.run(folder / "client.toml")

@@ -39,17 +39,10 @@ drain_s  = 2
 
 CLIENT_TOML: Final = """\
 # The demo's client. Which transport and which codec it uses is set from outside, by
-# ECHOSTREAM__CLIENT__DEMO__TRANSPORTS and ECHOSTREAM__CLIENT__DEMO__CODECS; the program knows neither.
-[client.demo]
-discover = "{name}"
-{discovery}{tls}"""
-
-CLIENT_BY_ADDRESS_TOML: Final = """\
-# The demo's client. Which transport and which codec it uses is set from outside, by
 # ECHOSTREAM__CLIENT__DEMO__URL and ECHOSTREAM__CLIENT__DEMO__CODECS; the program knows neither.
 [client.demo]
 url = "{url}"
-{tls}"""
+{discovery}{tls}"""
 
 DISCOVERY: Final = """
 [discovery.mdns]
@@ -84,16 +77,13 @@ def write_configuration(
 ) -> None:
     """Write ``server.toml`` and ``client.toml``; the schemes of ``encrypted`` get a development certificate.
 
-    ``name`` is what the server is announced as; without it the client's file holds an address.
+    ``name`` is what the server is announced as; empty: it is not.
     """
     tls = "".join(DEVELOPMENT_TLS.format(scheme=scheme) for scheme in encrypted)
     advertise = f'advertise = "{name}"\ndiscovery = "mdns"\n{DISCOVERY}' if name else ""
     server = SERVER_TOML.format(listen=json.dumps(list(urls)), services=services, advertise=advertise, tls=tls)
     (folder / "server.toml").write_text(server, encoding="utf-8")
-    if name:
-        client = CLIENT_TOML.format(name=name, discovery=f'discovery = "mdns"\n{DISCOVERY}', tls=tls)
-    else:
-        client = CLIENT_BY_ADDRESS_TOML.format(url=urls[0], tls=tls)
+    client = CLIENT_TOML.format(url=urls[0], discovery=DISCOVERY if name else "", tls=tls)
     (folder / "client.toml").write_text(client, encoding="utf-8")
 
 
