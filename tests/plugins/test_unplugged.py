@@ -7,10 +7,13 @@ process without the real one runs a part of the core's tests there. ``make unplu
 from __future__ import annotations
 
 import os
+import re
 import site
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,9 +45,27 @@ except ModuleNotFoundError:
 """
 
 
+def with_dependents(plugin: str) -> set[str]:
+    """``plugin`` and the plugins that cannot be installed without it."""
+    needs = {
+        path.parent.name: set(re.findall(r"echostream-([a-z-]+)", " ".join(project(path).get("dependencies", []))))
+        for path in ROOT.glob("plugins/*/pyproject.toml")
+    }
+    found = {plugin}
+    while more := {name for name, needed in needs.items() if needed & {one.replace("_", "-") for one in found}} - found:
+        found |= more
+    return found
+
+
+def project(path: Path) -> dict[str, Any]:
+    """The ``[project]`` table of a ``pyproject.toml``."""
+    table: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))["project"]
+    return table
+
+
 def without(plugin: str, folder: Path) -> Path:
-    """A folder that is like ``site-packages``, but for ``plugin``."""
-    prefix = f"echostream_{plugin}"
+    """A folder that is like ``site-packages``, but for ``plugin`` and what needs it."""
+    prefix = tuple(f"echostream_{name}" for name in with_dependents(plugin))
     for packages in site.getsitepackages():
         for entry in Path(packages).iterdir():
             if not entry.name.lstrip("_").startswith(prefix):
