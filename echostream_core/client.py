@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, Unpack, cast
 from echostream_core.capabilities import Capabilities
 from echostream_core.client_settings import ClientKeywords, client_settings, listed_candidates
 from echostream_core.config import Config, load_config
-from echostream_core.dialing import Candidates, Dialer
+from echostream_core.dialing import Dialer
 from echostream_core.engine.datagram_handlers import DatagramHandler, check_channel, compile_datagram_handler
 from echostream_core.engine.endpoint import EndpointSettings, make_limits
 from echostream_core.engine.gate import Gate
@@ -87,12 +87,11 @@ class RpcClient:
 
     def __init__(
         self,
-        settings: EndpointSettings,
         dialer: Dialer,
         handlers: Sequence[object],
         reconnect: Reconnect | None = None,
     ) -> None:
-        self._settings = settings
+        settings = self._settings = dialer.settings
         self._dialer = dialer
         self._handlers = list(handlers)
         self._pipeline = settings.pipeline(self._handlers)
@@ -155,7 +154,7 @@ class RpcClient:
             }
         )
         candidates = listed_candidates(settings, [url] if isinstance(url, str) else list(url), insecure_credentials)
-        return cls._connecting(settings, candidates, handlers, connect_timeout, reconnect)
+        return cls._connecting(Dialer(settings, candidates, connect_timeout), handlers, reconnect)
 
     @classmethod
     def discover(
@@ -194,7 +193,7 @@ class RpcClient:
             discovery=discovery,
             insecure_credentials=insecure_credentials,
         )
-        return cls._connecting(settings, finder.candidates, handlers, connect_timeout, reconnect)
+        return cls._connecting(Dialer(settings, finder.candidates, connect_timeout, found=True), handlers, reconnect)
 
     @classmethod
     def from_config(
@@ -246,19 +245,14 @@ class RpcClient:
                 discovery=section.discovery,
                 insecure_credentials=section.insecure_credentials,
             ).candidates
-        return cls._connecting(settings, candidates, handlers, section.connect_timeout_s, section.reconnect)
+        found = section.discover is not None
+        dialer = Dialer(settings, candidates, section.connect_timeout_s, found=found)
+        return cls._connecting(dialer, handlers, section.reconnect)
 
     @classmethod
-    def _connecting(
-        cls,
-        settings: EndpointSettings,
-        candidates: Candidates,
-        handlers: Sequence[object],
-        connect_timeout: float,
-        reconnect: bool | Reconnect,
-    ) -> Connecting:
+    def _connecting(cls, dialer: Dialer, handlers: Sequence[object], reconnect: bool | Reconnect) -> Connecting:
         again = reconnect if isinstance(reconnect, Reconnect) else Reconnect() if reconnect else None
-        return Connecting(cls(settings, Dialer(settings, candidates, connect_timeout), handlers, again))
+        return Connecting(cls(dialer, handlers, again))
 
     async def _dial(self) -> RpcClient:
         await self._dialer.dial(self._begin)

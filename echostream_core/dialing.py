@@ -43,13 +43,19 @@ def check_credentials(settings: EndpointSettings, target: Target) -> None:
 class Dialer:
     """Opens the sessions of one client, one at a time."""
 
-    def __init__(self, settings: EndpointSettings, candidates: Candidates, connect_timeout: float) -> None:
+    def __init__(
+        self, settings: EndpointSettings, candidates: Candidates, connect_timeout: float, *, found: bool = False
+    ) -> None:
+        """``found``: the candidates are others' words, so that one that makes no sense is passed over like one that
+        does not answer; else it is the caller's mistake, a ConfigError.
+        """
         self.connect_timeout = connect_timeout
         """Seconds for dialling one URL, handshake included."""
         self.fallbacks = 0
         """How many URLs were tried in vain before one that worked."""
-        self._settings = settings
+        self.settings = settings
         self._candidates = candidates
+        self._found = found
 
     async def dial(self, begin: Callable[[Connection, str], Awaitable[None]]) -> None:
         """Connect to the first candidate that works and for which ``begin(connection, url)`` raises no TransportError.
@@ -79,9 +85,13 @@ class Dialer:
                 made = await target.transport.dial(target.url, target.options)
         except TimeoutError as error:
             raise ConnectFailed(f"{target.url} did not answer within {self.connect_timeout:g} s") from error
-        connection = self._settings.connection(made)
+        except ConfigError as error:
+            if not self._found:
+                raise
+            raise ConnectFailed(f"{target.url} cannot be dialled: {error}") from error
+        connection = self.settings.connection(made)
         try:
-            self._settings.check_negotiated(connection, str(target.url))
+            self.settings.check_negotiated(connection, str(target.url))
         except TransportError:
             connection.abort()
             raise

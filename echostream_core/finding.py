@@ -247,6 +247,8 @@ class Finder:
                             target for target in self._targets(endpoint) if (endpoint.instance, target.url) not in tried
                         ]
                         for target in fresh:
+                            if tried and loop.time() >= until:
+                                return  # a crowd of endpoints that do not answer must not hold us up for ever
                             tried.add((endpoint.instance, target.url))
                             yield target
                         if fresh:
@@ -275,6 +277,10 @@ class Finder:
                 url = Url.parse(text)
                 if self._transports and url.scheme not in self._transports:
                     reasons.append(f"{url.scheme} is not among transports=")
+                    continue
+                if not url.host and url.scheme not in self._transports:
+                    # Else anybody on the network could have us dial a Unix socket of this machine.
+                    reasons.append(f"{url.scheme} is used only when transports= lists it")
                     continue
                 (target,) = self._settings.targets([text])
                 if not self._insecure:

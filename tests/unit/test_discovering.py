@@ -13,6 +13,7 @@ import pytest
 
 from echostream_core import (
     Advertise,
+    Capabilities,
     ConfigError,
     ConnectFailed,
     Endpoint,
@@ -22,13 +23,16 @@ from echostream_core import (
     RpcClient,
     RpcServer,
     TransportError,
+    Url,
     find_endpoints,
     hookimpl,
     watch_endpoints,
 )
+from echostream_core.builtin.memory import MemoryTransport
 from echostream_core.discovery import DiscoverySpec
 from echostream_core.finding import by_weight, matches
 from echostream_core.plugin_reports import PluginSettings
+from echostream_core.transport import TransportSpec
 from tests.support.finder import Directory, Medium
 from tests.support.handlers import echo
 from tests.support.pairs import memory_url
@@ -328,6 +332,40 @@ async def test_a_weight_that_is_none_counts_as_the_default(weight: str) -> None:
 def test_where_compares_attributes_or_asks(where: Any, expected: bool) -> None:
     one = endpoint("one", zone="eu", codecs="msgpack, json", transports="quic,tcp")
     assert matches(one, where) is expected
+
+
+async def test_a_crowd_that_does_not_answer_takes_no_longer_than_one_dial_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    medium = Medium()
+    medium.put(*(endpoint(f"number {number}") for number in range(1_000)))
+    dials = 0
+
+    async def dial(self: MemoryTransport, url: Url, options: object) -> Any:
+        nonlocal dials
+        dials += 1
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr(MemoryTransport, "dial", dial)
+    begin = asyncio.get_running_loop().time()
+    with pytest.raises(ConnectFailed, match="none of 3 URLs worked"):
+        await RpcClient.discover("calc", discovery=Directory(medium), timeout=5, connect_timeout=2)
+    assert asyncio.get_running_loop().time() - begin == pytest.approx(6)
+    assert dials == 3
+
+
+async def test_sockets_of_this_machine_are_dialled_only_when_they_were_asked_for() -> None:
+    class Local:
+        @hookimpl
+        def echostream_transports(self) -> list[TransportSpec]:
+            return [TransportSpec(scheme="local", factory=MemoryTransport, capabilities=Capabilities())]
+
+    kernel = kernel_with(Finders("lookup"))
+    kernel.register(Local(), name="local")
+    medium = Medium()
+    medium.put(endpoint("one", "local:///run/docker.sock"))
+    with pytest.raises(ConnectFailed, match="local is used only when transports= lists it"):
+        await RpcClient.discover("calc", discovery=Directory(medium), kernel=kernel, timeout=1)
+    with pytest.raises(ConnectFailed, match="cannot be dialled: local:///run/docker.sock has no name"):
+        await RpcClient.discover("calc", transports=["local"], discovery=Directory(medium), kernel=kernel, timeout=1)
 
 
 async def test_transports_name_the_only_schemes_and_their_order() -> None:
