@@ -17,7 +17,7 @@ from tests.support.processes import server_process
 from tests.support.transports import Endpoint, endpoint, installed_schemes
 from tests.support.waiting import until
 
-SCHEMES = installed_schemes(among=("tcp", "quic"))
+SCHEMES = installed_schemes(among=("tcp", "ws", "quic", "wt"))
 """A process costs a second: what the pipes have in common is tried on one of them."""
 
 

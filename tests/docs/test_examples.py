@@ -21,8 +21,8 @@ from tests.docs.programs import Folder
 
 PAGES = [pytest.param(page, id=page.relative_to(ROOT).as_posix()) for page in pages()]
 KERNEL = Kernel()
-INSTALLED = {*KERNEL.known("transport"), *KERNEL.known("codec"), *KERNEL.known("compression")}
-SCHEME = re.compile(r"\b(tcp|tls|unix|quic)://")
+INSTALLED = {name for kind in ("transport", "codec", "compression", "discovery") for name in KERNEL.known(kind)}
+SCHEME = re.compile(r"\b(tcp|tls|unix|quic|wss?|wt)://")
 CODEC = re.compile(r"""["'.](msgpack|cbor)["'\]]""")
 
 
@@ -339,7 +339,7 @@ def check_help(block: Block, module: str, rest: list[str]) -> None:
         if word.startswith("-") or not re.fullmatch(r"[a-z]+", word):
             break
         path.append(word)
-    if path[:1] not in (["plugins"], ["config"]):
+    if path[:1] not in (["plugins"], ["config"], ["cert"]):
         path = path[:1]
     path = path[:2]
     key = (module, *path)

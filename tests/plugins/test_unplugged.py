@@ -19,13 +19,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PLUGINS = sorted(path.parent.name for path in ROOT.glob("plugins/*/pyproject.toml"))
-QUICK = (
-    "tests/unit/test_kernel.py",
-    "tests/unit/test_config.py",
-    "tests/unit/engine/test_session.py",
-    "tests/unit/engine/test_incoming.py",
-    "tests/unit/engine/test_outgoing.py",
-)
+QUICK = ("tests/unit/test_kernel.py", "tests/unit/test_config.py", "tests/unit/engine/test_session.py")
 TESTS = ("tests/unit", "tests/e2e", "tests/anomalies") if os.environ.get("ECHOSTREAM_UNPLUG") == "all" else QUICK
 
 RUN = """
