@@ -76,7 +76,10 @@ class Announcement(ABC):
 
     @abstractmethod
     async def update(self, endpoint: Endpoint) -> None:
-        """Announce ``endpoint`` in place of the one before."""
+        """Announce ``endpoint`` in place of the one before.
+
+        Its instance may be the name that was asked for at first or the one that it got: both mean the latter.
+        """
 
     @abstractmethod
     async def withdraw(self) -> None:

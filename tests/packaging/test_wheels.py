@@ -32,11 +32,14 @@ PLUGIN_NEEDS = {
     "echostream-codec-cbor": {"cbor2": ">=6.2.1"},
     "echostream-codec-msgpack": {"msgpack": ">=1.2.4", "msgspec": ">=0.22"},
     "echostream-compression-zstd": {"backports-zstd": ">=1.8"},
+    "echostream-discovery-mdns": {"ifaddr": ">=0.2", "zeroconf": ">=0.154"},
     "echostream-quic": {"aioquic": "<1.8,>=1.7.2"},
     "echostream-rooms": {},
     "echostream-sim": {},
     "echostream-tcp": {},
     "echostream-testkit": {"hypothesis": ">=6.170", "pytest": ">=9.2", "pytest-asyncio": ">=1.5"},
+    "echostream-websocket": {"websockets": ">=17.0.1"},
+    "echostream-webtransport": {"aioquic": "<1.8,>=1.7.2"},
 }
 """The library of each plugin, with its floor: the oldest version without a bug that we met."""
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import count
 
 import msgspec
 
@@ -24,6 +25,7 @@ __all__ = [
     "ReferenceAnnouncement",
     "ReferenceDiscovery",
     "ReferenceOptions",
+    "filled_in",
     "make_spec",
 ]
 
@@ -57,14 +59,18 @@ class Network:
 class ReferenceAnnouncement(Announcement):
     """See the module's docstring."""
 
-    def __init__(self, owner: ReferenceDiscovery, record: Record) -> None:
+    def __init__(self, owner: ReferenceDiscovery, record: Record, asked: str) -> None:
         self.owner = owner
         self.record = record
+        self.asked = asked
+        self.endpoint = record.endpoint
 
     async def update(self, endpoint: Endpoint) -> None:
         if self.record not in self.owner.network.records:
             raise ResourceClosed("this announcement was withdrawn: announce again")
-        self.record.endpoint = endpoint
+        if endpoint.instance == self.asked:
+            endpoint = replace(endpoint, instance=self.record.endpoint.instance)
+        self.endpoint = self.record.endpoint = endpoint
         self.owner.network.changed()
 
     async def withdraw(self) -> None:
@@ -90,21 +96,30 @@ class ReferenceDiscovery(Discovery):
 
     async def announce(self, endpoint: Endpoint) -> Announcement:
         self.check_open()
-        record = Record(endpoint)
+        record = Record(replace(endpoint, instance=self.free_name(endpoint)))
         self.network.records.append(record)
-        announcement = self.announcement_class(self, record)
+        announcement = self.announcement_class(self, record, endpoint.instance)
         self.announcements.append(announcement)
         self.network.changed()
         return announcement
+
+    def free_name(self, endpoint: Endpoint) -> str:
+        taken = {
+            record.endpoint.instance
+            for record in self.network.records
+            if record.endpoint.service == endpoint.service and record.alive
+        }
+        names = (f"{endpoint.instance}-{number}" if number > 1 else endpoint.instance for number in count(1))
+        return next(name for name in names if name not in taken)
 
     def check_open(self) -> None:
         if self.closed:
             raise ResourceClosed("this backend is closed")
 
-    def watch(self, service: str) -> AsyncIterator[Sequence[Endpoint]]:
+    def watch(self, service: str | None = None) -> AsyncIterator[Sequence[Endpoint]]:
         return self.snapshots(service)
 
-    async def snapshots(self, service: str) -> AsyncIterator[Sequence[Endpoint]]:
+    async def snapshots(self, service: str | None) -> AsyncIterator[Sequence[Endpoint]]:
         self.check_open()
         waker = asyncio.Event()
         self.add(waker)
@@ -129,11 +144,15 @@ class ReferenceDiscovery(Discovery):
         self.wakers.remove(waker)
         self.network.wakers.remove(waker)
 
-    def known(self, service: str) -> list[Endpoint]:
-        return [record.endpoint for record in self.network.records if self.belongs(record.endpoint, service)]
+    def known(self, service: str | None) -> list[Endpoint]:
+        return [self.seen(record.endpoint) for record in self.network.records if self.belongs(record.endpoint, service)]
 
-    def belongs(self, endpoint: Endpoint, service: str) -> bool:
-        return endpoint.service == service
+    def seen(self, endpoint: Endpoint) -> Endpoint:
+        """The endpoint with addresses in place of wildcards."""
+        return replace(endpoint, urls=tuple(full for url in endpoint.urls for full in filled_in(url)))
+
+    def belongs(self, endpoint: Endpoint, service: str | None) -> bool:
+        return service in (None, endpoint.service)
 
     def is_news(self, told: list[Endpoint] | None, known: list[Endpoint]) -> bool:
         return told is None or told != known
@@ -151,6 +170,18 @@ class ReferenceDiscovery(Discovery):
             await announcement.withdraw()
         for waker in self.wakers:
             waker.set()
+
+
+def filled_in(url: str) -> tuple[str, ...]:
+    """The URL with the addresses of this host, which is its loopback, in place of a wildcard."""
+    for wildcard, addresses in (
+        ("://0.0.0.0:", ("127.0.0.1",)),
+        ("://[::]:", ("[::1]",)),
+        ("://:", ("127.0.0.1", "[::1]")),
+    ):
+        if wildcard in url:
+            return tuple(url.replace(wildcard, f"://{address}:") for address in addresses)
+    return (url,)
 
 
 class DelayedNetwork(Network):
@@ -179,8 +210,8 @@ class DelayedDiscovery(ReferenceDiscovery):
     def __init__(self, network: Network) -> None:
         super().__init__(_DELAYED)
 
-    def known(self, service: str) -> list[Endpoint]:
-        return [endpoint for endpoint in _DELAYED.visible if self.belongs(endpoint, service)]
+    def known(self, service: str | None) -> list[Endpoint]:
+        return [self.seen(endpoint) for endpoint in _DELAYED.visible if self.belongs(endpoint, service)]
 
 
 _DELAYED = DelayedNetwork()

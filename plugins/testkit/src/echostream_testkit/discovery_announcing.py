@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
+from ipaddress import ip_address
 
 import pytest
 
 from echostream_core.discovery import Discovery, Endpoint
 from echostream_core.errors import TransportError
+from echostream_core.types import Url
 from echostream_testkit.discovery_subject import DiscoverySubject, resources
 from echostream_testkit.spec_checks import async_checks
 
@@ -51,6 +54,68 @@ class Announcing(DiscoverySubject):
         for name in ("a", "Ada's machine (2)", "node.eu-1.example", "Büro 漢字", "A"):
             seen = (await self._carried(self.endpoint(self.new_service(), name))).instance
             assert seen == name, f"the instance {name!r} arrives as {seen!r}"
+
+    async def test_announcement_tells_what_is_announced(self) -> None:
+        """``Announcement.endpoint`` is what others see, from the beginning and after an update."""
+        service = self.new_service()
+        endpoint = self.endpoint(service)
+        async with self.backends() as (one, two), self.watch(two, service) as watcher:
+            announcement = await one.announce(endpoint)
+            assert announcement.endpoint == endpoint, f"it says {announcement.endpoint!r} instead of {endpoint!r}"
+            await watcher.until("the announced endpoint", lambda known: known == {"one": announcement.endpoint})
+            changed = self.endpoint(service, port=4002, turn="2")
+            await announcement.update(changed)
+            told = announcement.endpoint
+            assert told == changed, f"after the update to {changed!r} it says {told!r}"
+            await watcher.until("the update", lambda known: known == {"one": announcement.endpoint})
+
+    async def test_two_instances_of_one_name(self) -> None:
+        """A name that somebody has is made unique for who comes next; an update may use either name."""
+        service = self.new_service()
+        async with self.backends() as (one, two), self.watch(two, service) as watcher:
+            first = await one.announce(self.endpoint(service))
+            await watcher.until("the first instance", bool)
+            second = await two.announce(self.endpoint(service, port=4002))
+            third = await one.announce(self.endpoint(service, port=4003))
+            names = [announcement.endpoint.instance for announcement in (first, second, third)]
+            assert names[0] == "one", f"who came first has lost its name, it is now {names[0]!r}"
+            assert len(set(names)) == 3, f"three instances have the names {names!r}"
+            for name in names[1:]:
+                assert "one" in name, f"{name!r} does not tell that somebody asked for 'one'"
+            expected = {known.endpoint.instance: known.endpoint for known in (first, second, third)}
+            ports = [known.endpoint.urls for known in (first, second, third)]
+            assert len(set(ports)) == 3, f"one announcement speaks for another: {ports!r}"
+            await watcher.until(f"the instances {names!r}", expected.__eq__)
+            for number, name in enumerate(("one", names[1])):
+                changed = replace(self.endpoint(service, port=4002, turn=str(number)), instance=name)
+                await second.update(changed)
+                told = second.endpoint
+                assert told == replace(changed, instance=names[1]), f"an update of {name!r} makes {names[1]!r} {told!r}"
+                await watcher.until(f"the update of {name!r}", {**expected, names[1]: told}.__eq__)
+            await second.withdraw()
+            await watcher.until("the other two", lambda known: known.keys() == {names[0], names[2]})
+
+    async def test_wildcard_hosts(self) -> None:
+        """Who listens at all addresses is seen at those by which it can be reached, in the order of its urls."""
+        service = self.new_service()
+        urls = ("tcp://0.0.0.0:4001/a", "tcp://host.example:4002", "tcp://[::]:4003", "tcp://:4004", "memory://calc")
+        async with self.backends() as (one, two), self.watch(two, service) as watcher:
+            await one.announce(Endpoint(service=service, instance="one", urls=urls, attributes={}))
+            known = await watcher.until("the announced endpoint", bool)
+            seen = known["one"].urls
+            ports = list(dict.fromkeys(Url.parse(url).port for url in seen))
+            assert None in ports and 4002 in ports, f"{urls!r} is seen as {seen!r}: what has no wildcard is missing"
+            assert 4001 in ports or 4004 in ports, f"{urls!r} is seen as {seen!r}: no address instead of a wildcard"
+            order = [port for port in (4001, 4002, 4003, 4004, None) if port in ports]
+            assert ports == order, f"{urls!r} is seen as {seen!r}: another order"
+            assert urls[1] in seen and urls[4] in seen, f"what has no wildcard host has changed: {seen!r}"
+            for url in map(Url.parse, seen):
+                if url.port in (4001, 4003, 4004):
+                    address = ip_address(url.host.partition("%")[0] or "0.0.0.0")
+                    assert not address.is_unspecified, f"a watcher cannot dial {url}"
+                    version = {4001: 4, 4003: 6}.get(url.port, address.version)
+                    assert address.version == version, f"{url} is seen, but IPv{version} is listened at"
+                    assert (url.port == 4001) == (url.path == "/a"), f"{url} has another path"
 
     async def test_withdraw_is_idempotent(self) -> None:
         """A second goodbye is no error, and takes nothing from who has come in between."""

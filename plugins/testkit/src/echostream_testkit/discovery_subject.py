@@ -18,13 +18,13 @@ from echostream_testkit.spec_checks import SpecChecks
 __all__ = ["DiscoverySubject", "Known", "Watcher", "left_over", "resources"]
 
 Known = Mapping[str, Endpoint]
-"""A snapshot by instance."""
+"""A snapshot by instance; one of all services by ``SERVICE/INSTANCE``."""
 
 
 class Watcher:
     """One watch in a task of its own: an async context manager that keeps every snapshot."""
 
-    def __init__(self, discovery: Discovery, service: str, patience_s: float) -> None:
+    def __init__(self, discovery: Discovery, service: str | None, patience_s: float) -> None:
         self.snapshots: list[Known] = []
         """Copies, made as they came."""
         self.originals: list[Sequence[Endpoint]] = []
@@ -76,10 +76,10 @@ class Watcher:
         return self._task.exception()
 
     async def _read(self) -> None:
-        stream = self._discovery.watch(self._service)
+        stream = self._discovery.watch() if self._service is None else self._discovery.watch(self._service)
         try:
             async for snapshot in stream:
-                known = {endpoint.instance: endpoint for endpoint in snapshot}
+                known = {_key(endpoint, self._service): endpoint for endpoint in snapshot}
                 assert len(known) == len(snapshot), f"an instance stands twice in {snapshot!r}"
                 for endpoint in snapshot:
                     _check_form(endpoint, self._service)
@@ -130,8 +130,8 @@ class DiscoverySubject(SpecChecks):
         url = f"tcp://127.0.0.1:{port}"
         return Endpoint(service=service, instance=instance, urls=(url,), attributes={"id": instance, **attributes})
 
-    def watch(self, discovery: Discovery, service: str) -> Watcher:
-        """Watch ``service`` within an ``async with``."""
+    def watch(self, discovery: Discovery, service: str | None) -> Watcher:
+        """Watch ``service`` (None: all of them) within an ``async with``."""
         return Watcher(discovery, service, self.patience_s)
 
     @asynccontextmanager
@@ -180,9 +180,13 @@ def left_over(before: tuple[set[asyncio.Task[object]], int]) -> str:
     return ", ".join(added)
 
 
-def _check_form(endpoint: object, service: str) -> None:
+def _key(endpoint: Endpoint, service: str | None) -> str:
+    return endpoint.instance if service is not None else f"{endpoint.service}/{endpoint.instance}"
+
+
+def _check_form(endpoint: object, service: str | None) -> None:
     assert isinstance(endpoint, Endpoint), f"a snapshot holds a {type(endpoint).__name__} instead of an Endpoint"
-    assert endpoint.service == service, f"a snapshot of {service!r} holds an endpoint of {endpoint.service!r}"
+    assert service in (None, endpoint.service), f"a snapshot of {service!r} holds an endpoint of {endpoint.service!r}"
     assert isinstance(endpoint.urls, tuple) and endpoint.urls, f"urls are a tuple, not {endpoint.urls!r}"
     texts = [endpoint.instance, *endpoint.urls, *endpoint.attributes, *endpoint.attributes.values()]
     assert all(type(text) is str for text in texts), f"all of an endpoint is text, but this is not: {endpoint!r}"

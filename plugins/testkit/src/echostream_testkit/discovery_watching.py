@@ -204,6 +204,29 @@ class Watching(DiscoverySubject):
             await asyncio.sleep(self.quiet_s)
             assert at_second.snapshots[-1] == _shows(endpoint), "the namesake of another service has gone with it"
 
+    async def test_watch_of_all_services(self) -> None:
+        """A watch without a service sees the instances of every service, namesakes side by side, and what others do."""
+        services = [self.new_service() for _ in range(2)]
+        first, second = (self.endpoint(service, port=4001 + number) for number, service in enumerate(services))
+
+        def ours(known: Known) -> list[Endpoint]:  # others may use the medium as well
+            return sorted(
+                (endpoint for endpoint in known.values() if endpoint.service in services), key=lambda seen: seen.urls
+            )
+
+        async with self.backends() as (one, two), self.watch(two, None) as watcher:
+            await watcher.until("a first snapshot", lambda known: True)
+            announcement = await one.announce(first)
+            await two.announce(second)
+            await watcher.until("the instances of both services", lambda known: ours(known) == [first, second])
+            async with self.watch(two, services[0]) as narrow:
+                await narrow.until("the instance of one service", lambda known: known == _shows(first))
+            changed = self.endpoint(services[0], port=4001, turn="2")
+            await announcement.update(changed)
+            await watcher.until("an update of one service", lambda known: ours(known) == [changed, second])
+            await announcement.withdraw()
+            await watcher.until("only the other service's instance", lambda known: ours(known) == [second])
+
     async def test_a_watch_can_be_cancelled(self) -> None:
         """A watcher that waits for news ends promptly when its task is cancelled."""
         async with self.backends() as (one, _):

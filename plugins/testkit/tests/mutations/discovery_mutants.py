@@ -18,6 +18,7 @@ from plugins.testkit.tests.reference_discovery import (
     Record,
     ReferenceAnnouncement,
     ReferenceDiscovery,
+    filled_in,
     make_spec,
 )
 
@@ -58,7 +59,7 @@ class WaitsForNews(ReferenceDiscovery):
 
 @fault("the first snapshot is always empty", "test_first_snapshot_is_what_is_known", "the first snapshot is {}")
 class BeginsEmpty(ReferenceDiscovery):
-    async def snapshots(self, service: str) -> AsyncIterator[Sequence[Endpoint]]:
+    async def snapshots(self, service: str | None) -> AsyncIterator[Sequence[Endpoint]]:
         yield []
         async for snapshot in super().snapshots(service):
             if snapshot:
@@ -67,14 +68,14 @@ class BeginsEmpty(ReferenceDiscovery):
 
 @fault("only the announcer sees what it announces", "test_appear", "the announced endpoint")
 class SeesItself(ReferenceDiscovery):
-    def known(self, service: str) -> list[Endpoint]:
+    def known(self, service: str | None) -> list[Endpoint]:
         own = [announcement.record for announcement in self.announcements]
-        return [record.endpoint for record in own if record.endpoint.service == service]
+        return [record.endpoint for record in own if self.belongs(record.endpoint, service)]
 
 
 @fault("the announcer does not see itself", "test_appear_in_both_directions", "both endpoints")
 class SeesOthers(ReferenceDiscovery):
-    def known(self, service: str) -> list[Endpoint]:
+    def known(self, service: str | None) -> list[Endpoint]:
         own = [announcement.record.endpoint for announcement in self.announcements]
         return [endpoint for endpoint in super().known(service) if endpoint not in own]
 
@@ -160,7 +161,7 @@ class Racing(ReferenceDiscovery):
 
 @fault("of several instances only the first is known", "test_several_instances", "all six instances")
 class OnlyOne(ReferenceDiscovery):
-    def known(self, service: str) -> list[Endpoint]:
+    def known(self, service: str | None) -> list[Endpoint]:
         return super().known(service)[:1]
 
 
@@ -186,9 +187,9 @@ class Repeats(ReferenceDiscovery):
 class SharesTheList(ReferenceDiscovery):
     def __init__(self, network: Network) -> None:
         super().__init__(network)
-        self.lists: dict[str, list[Endpoint]] = {}
+        self.lists: dict[str | None, list[Endpoint]] = {}
 
-    def known(self, service: str) -> list[Endpoint]:
+    def known(self, service: str | None) -> list[Endpoint]:
         shared = self.lists.setdefault(service, [])
         shared[:] = super().known(service)
         return shared
@@ -196,16 +197,16 @@ class SharesTheList(ReferenceDiscovery):
 
 @fault("services whose names begin alike are mixed", "test_services_are_apart", "holds an endpoint of")
 class MixesNames(ReferenceDiscovery):
-    def belongs(self, endpoint: Endpoint, service: str) -> bool:
-        return endpoint.service.startswith(service)
+    def belongs(self, endpoint: Endpoint, service: str | None) -> bool:
+        return endpoint.service.startswith(service or "")
 
 
 class Renaming(ReferenceDiscovery):
-    def known(self, service: str) -> list[Endpoint]:
-        return [replace(endpoint, service=service) for endpoint in super().known(service)]
+    def known(self, service: str | None) -> list[Endpoint]:
+        return [replace(endpoint, service=service or endpoint.service) for endpoint in super().known(service)]
 
-    def belongs(self, endpoint: Endpoint, service: str) -> bool:
-        return endpoint.service.startswith(service)
+    def belongs(self, endpoint: Endpoint, service: str | None) -> bool:
+        return endpoint.service.startswith(service or "")
 
 
 MUTANTS.append(
@@ -226,9 +227,21 @@ class InstancesOnly(ReferenceDiscovery):
     announcement_class = TakesNamesakes
 
 
+@fault("a watch of all services sees none", "test_watch_of_all_services", "the instances of both services")
+class SeesNoneOfAll(ReferenceDiscovery):
+    def belongs(self, endpoint: Endpoint, service: str | None) -> bool:
+        return endpoint.service == service
+
+
+@fault("of all services' namesakes one is seen", "test_watch_of_all_services", "the instances of both services")
+class MixesNamesakes(ReferenceDiscovery):
+    def known(self, service: str | None) -> list[Endpoint]:
+        return list({endpoint.instance: endpoint for endpoint in super().known(service)}.values())
+
+
 @fault("a watch swallows its cancellation", "test_a_watch_can_be_cancelled", "has swallowed its cancellation")
 class SwallowsCancellation(ReferenceDiscovery):
-    async def snapshots(self, service: str) -> AsyncIterator[Sequence[Endpoint]]:
+    async def snapshots(self, service: str | None) -> AsyncIterator[Sequence[Endpoint]]:
         with contextlib.suppress(asyncio.CancelledError):
             async for snapshot in super().snapshots(service):
                 yield snapshot
@@ -265,6 +278,54 @@ class SortsUrls(ReferenceDiscovery):
 class LowerNames(ReferenceDiscovery):
     async def announce(self, endpoint: Endpoint) -> Announcement:
         return await super().announce(replace(endpoint, instance=endpoint.instance.lower()))
+
+
+class SaysTheFirst(ReferenceAnnouncement):
+    async def update(self, endpoint: Endpoint) -> None:
+        before = self.endpoint
+        await super().update(endpoint)
+        self.endpoint = before
+
+
+@fault("an announcement tells its first state", "test_announcement_tells_what_is_announced", "after the update to")
+class TellsTheFirst(ReferenceDiscovery):
+    announcement_class = SaysTheFirst
+
+
+@fault("a name may be used twice", "test_two_instances_of_one_name", "three instances have the names ['one', 'one'")
+class NamesAreNotUnique(ReferenceDiscovery):
+    def free_name(self, endpoint: Endpoint) -> str:
+        return endpoint.instance
+
+
+@fault("the new name is another altogether", "test_two_instances_of_one_name", "does not tell that somebody asked for")
+class NamesAreNumbers(ReferenceDiscovery):
+    def free_name(self, endpoint: Endpoint) -> str:
+        name = super().free_name(endpoint)
+        return name if name == endpoint.instance else f"number {len(self.network.records)}"
+
+
+class TakesTheAskedName(ReferenceAnnouncement):
+    async def update(self, endpoint: Endpoint) -> None:
+        self.asked = ""
+        await super().update(endpoint)
+
+
+@fault("an update by the first name takes it", "test_two_instances_of_one_name", "an update of 'one' makes 'one-2'")
+class UpdatesTakeNames(ReferenceDiscovery):
+    announcement_class = TakesTheAskedName
+
+
+@fault("wildcards are passed on", "test_wildcard_hosts", "a watcher cannot dial tcp://0.0.0.0:4001")
+class PassesWildcardsOn(ReferenceDiscovery):
+    def seen(self, endpoint: Endpoint) -> Endpoint:
+        return endpoint
+
+
+@fault("wildcards are left out", "test_wildcard_hosts", "no address instead of a wildcard")
+class DropsWildcards(ReferenceDiscovery):
+    def seen(self, endpoint: Endpoint) -> Endpoint:
+        return replace(endpoint, urls=tuple(url for url in endpoint.urls if filled_in(url) == (url,)))
 
 
 class StrictGoodbye(ReferenceAnnouncement):
@@ -329,7 +390,7 @@ class NeverClosed(ReferenceDiscovery):
 
 @fault("a watch of a closed backend hangs", "test_watch_after_close", "watch() after close() hangs")
 class HangsWhenClosed(ReferenceDiscovery):
-    async def snapshots(self, service: str) -> AsyncIterator[Sequence[Endpoint]]:
+    async def snapshots(self, service: str | None) -> AsyncIterator[Sequence[Endpoint]]:
         if self.closed:
             await asyncio.Event().wait()
         async for snapshot in super().snapshots(service):
