@@ -17,7 +17,9 @@ __all__ = ["show"]
 
 HIDDEN: Final = "***"
 
-_SECRET: Final = re.compile(r"token|password|passwd|passphrase|secret|credential|api_?key", re.IGNORECASE)
+_SECRET: Final = re.compile(
+    r"token|password|passwd|passphrase|secret|credential|api_?key|authorization|^headers$", re.IGNORECASE
+)
 _USER_INFO: Final = re.compile(r"(://[^/@\s]*:)[^/@\s]+(?=@)")
 _PEM: Final = "-----BEGIN"
 

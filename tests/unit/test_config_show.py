@@ -18,6 +18,9 @@ SETTINGS = {
     "resource.db.replicas": ["postgres://user:hush-4@db/x", {"password": "hush-5"}],
     "resource.db.API_KEY": "hush-6",
     "resource.db.client_secret_value": 77777,
+    "transport.web.authorization": "Bearer hush-7",
+    "transport.web.headers": {"X-Key": "hush-8"},
+    "client.c.transport.web.headers.X-Key": "hush-9",
 }
 
 

@@ -21,10 +21,11 @@ SUMMARY_S: Final = 10.0
 class ComplaintLog:
     """Warnings of one listener about its peers, limited in number; those left out are counted, and the count logged."""
 
-    __slots__ = ("_address", "_last", "_left_out", "_lines", "_timer")
+    __slots__ = ("_address", "_last", "_left_out", "_lines", "_logger", "_timer")
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, logger: logging.Logger = logger) -> None:
         self._address = address
+        self._logger = logger
         self._lines = float(BURST_LINES)
         self._last = asyncio.get_running_loop().time()
         self._left_out = 0
@@ -38,7 +39,7 @@ class ComplaintLog:
         self._last = now
         if self._lines >= 1:
             self._lines -= 1
-            logger.warning("%s: %s", self._address, text)
+            self._logger.warning("%s: %s", self._address, text)
             return
         self._left_out += 1
         if self._timer is None:
@@ -50,7 +51,7 @@ class ComplaintLog:
             self._timer.cancel()
             self._timer = None
         if self._left_out:
-            logger.warning("%s: %d more of such warnings were left out", self._address, self._left_out)
+            self._logger.warning("%s: %d more of such warnings were left out", self._address, self._left_out)
             self._left_out = 0
 
 

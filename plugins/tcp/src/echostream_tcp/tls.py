@@ -53,11 +53,11 @@ class DialerTls:
         )
 
 
-def listener_context(options: TlsOptions) -> ssl.SSLContext:
-    """The context of a listener. ConfigError names the setting that is wrong."""
+def listener_context(options: TlsOptions, alpn: str = ALPN) -> ssl.SSLContext:
+    """The context of a listener that speaks ``alpn``. ConfigError names the setting that is wrong."""
     options.check_listener(KEY)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    _common(context)
+    _common(context, alpn)
     context.num_tickets = 0  # nobody resumes TLS sessions here: two packets less per connection
     if options.dev:
         pair = _development_pair()
@@ -70,11 +70,11 @@ def listener_context(options: TlsOptions) -> ssl.SSLContext:
     return context
 
 
-def dialer_tls(options: TlsOptions) -> DialerTls:
-    """How to dial with ``options``. ConfigError names the setting that is wrong."""
+def dialer_tls(options: TlsOptions, alpn: str = ALPN) -> DialerTls:
+    """How to dial for ``alpn`` with ``options``. ConfigError names the setting that is wrong."""
     options.check_dialer(KEY)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies certificate and name by default
-    _common(context)
+    _common(context, alpn)
     if options.certificate or options.private_key:
         if not (options.certificate and options.private_key):
             missing = "private_key" if options.certificate else "certificate"
@@ -130,10 +130,10 @@ def verified_identity(tls: ssl.SSLObject) -> str | None:
     return None
 
 
-def _common(context: ssl.SSLContext) -> None:
+def _common(context: ssl.SSLContext, alpn: str) -> None:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
-    context.set_alpn_protocols([ALPN])
+    context.set_alpn_protocols([alpn])
 
 
 def _load_chain(context: ssl.SSLContext, certificate: str, private_key: str) -> None:

@@ -67,6 +67,7 @@ class TlsPipe(StreamPipe):
     """
 
     __slots__ = (
+        "_alpns",
         "_check_peer",
         "_context",
         "_failure",
@@ -96,14 +97,16 @@ class TlsPipe(StreamPipe):
         check_peer: Callable[[ssl.SSLObject], str | None],
         on_ready: Callable[[StreamPipe], None],
         on_failed: Callable[[TlsPipe, str, Exception | None], None],
+        alpns: Sequence[str | None] = (ALPN,),
     ) -> None:
-        """``server_name`` is None on the listener's side."""
+        """``server_name`` is None on the listener's side. ``alpns`` are the good outcomes of ALPN (None: no choice)."""
         super().__init__(
             capabilities=capabilities, local_address=local_address, peer_address=peer_address, on_ready=on_ready
         )
         self._context: ssl.SSLContext | None = context
         self._server_name = server_name
         self._timeout_s = handshake_timeout_s
+        self._alpns = alpns
         self._check_peer: Callable[[ssl.SSLObject], str | None] | None = check_peer
         self._on_failed: Callable[[TlsPipe, str, Exception | None], None] | None = on_failed
         self._plain = plain_buffer()
@@ -230,11 +233,11 @@ class TlsPipe(StreamPipe):
             self._fail(handshake_refusal(error, self._first_bytes), error)
             return
         self._flush_tls()
-        if tls.selected_alpn_protocol() != ALPN:
+        if tls.selected_alpn_protocol() not in self._alpns:
             if self._server_name is None:
-                self._fail(f"speaks TLS but did not offer {ALPN} (ALPN): no EchoStream client", None)
+                self._fail(f"speaks TLS but did not offer {self._alpns[0]} (ALPN): no EchoStream client", None)
             else:
-                self._fail(f"speaks TLS but not {ALPN}", None)
+                self._fail(f"speaks TLS but not {self._alpns[0]}", None)
             return
         check_peer, self._check_peer = self._check_peer, None
         try:

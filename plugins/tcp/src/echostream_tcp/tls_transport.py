@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -14,11 +14,12 @@ import msgspec
 
 from echostream_core.capabilities import Capabilities
 from echostream_core.errors import ConfigError, ConnectFailed, EchoStreamError
+from echostream_core.tls_options import TlsOptions
 from echostream_core.transport import Acceptor, Pipe, Transport
 from echostream_core.types import Buffer, Url
 from echostream_tcp._errors import caused_by, check_network_url
 from echostream_tcp._log import ComplaintLog, logger
-from echostream_tcp._tls_errors import EXPIRED, verification_failed
+from echostream_tcp._tls_errors import ALPN, EXPIRED, verification_failed
 from echostream_tcp.dial import connect_network
 from echostream_tcp.listener import SocketListener
 from echostream_tcp.options import TlsTransportOptions
@@ -28,7 +29,7 @@ from echostream_tcp.tls import DialerTls, dialer_tls, files_stamp, listener_cont
 from echostream_tcp.tls_pipe import TlsPipe
 from echostream_tcp.transport import TCP_CAPABILITIES, attach, checked, ends_of
 
-__all__ = ["TLS_CAPABILITIES", "TlsTransport"]
+__all__ = ["TLS_CAPABILITIES", "TlsDialer", "TlsTransport", "proves_peers"]
 
 TLS_CAPABILITIES: Final = replace(TCP_CAPABILITIES, encrypted=True, peer_identity=True)
 _ANONYMOUS: Final = replace(TLS_CAPABILITIES, peer_identity=False)
@@ -45,16 +46,14 @@ class TlsTransport(Transport):
     """``tls://host:port``: one TLS connection, one pipe."""
 
     def __init__(self) -> None:
-        self._dialer: DialerTls | None = None
-        self._dialer_stamp: tuple[object, ...] = ()
+        self._dialer = TlsDialer()
 
     def configured(self, options: msgspec.Struct, capabilities: Capabilities) -> Capabilities:
         """A listener knows its peers by ``tls.client_ca`` only; a dialer knows its listener by the certificate.
 
         Which of the two is asking is not said: settings that fit both are taken for a listener's.
         """
-        tls = checked(options, TlsTransportOptions).tls
-        proves = bool(tls.client_ca or tls.ca or tls.pin) or not (tls.certificate or tls.dev)
+        proves = proves_peers(checked(options, TlsTransportOptions).tls)
         return replace(capabilities, peer_identity=capabilities.peer_identity and proves)
 
     async def listen(self, url: Url, options: msgspec.Struct, accept: Acceptor) -> SocketListener:
@@ -76,25 +75,64 @@ class TlsTransport(Transport):
         """Connect, shake hands, and verify the certificate or compare it with the pin."""
         check_network_url(url, dialing=True)
         options = checked(options, TlsTransportOptions)
+        return await self._dialer.dial(url, options, self.configured(options, TLS_CAPABILITIES))
+
+
+def proves_peers(tls: TlsOptions) -> bool:
+    """Whether an end with these settings knows who its peers are."""
+    return bool(tls.client_ca or tls.ca or tls.pin) or not (tls.certificate or tls.dev)
+
+
+class TlsDialer:
+    """Dials TLS for one protocol (ALPN), with a context that is made once and again when a file has changed."""
+
+    def __init__(
+        self,
+        *,
+        alpn: str = ALPN,
+        alpn_demanded: bool = True,
+        plain_hint: str = "is it an EchoStream server without TLS? Then its URL begins with tcp://",
+    ) -> None:
+        """``plain_hint`` is what a user is told whose listener does not speak TLS."""
+        self._alpn = alpn
+        self._alpns: tuple[str | None, ...] = (alpn,) if alpn_demanded else (alpn, None)
+        self._plain_hint = plain_hint
+        self._made: DialerTls | None = None
+        self._stamp: tuple[object, ...] = ()
+
+    async def dial(
+        self,
+        url: Url,
+        options: TlsTransportOptions,
+        capabilities: Capabilities,
+        connect: Callable[[], Awaitable[socket.socket]] | None = None,
+    ) -> TlsPipe:
+        """A pipe whose handshake has succeeded; ``connect`` makes its socket where it is not the URL's host's."""
         how = self._how(options)
         name = options.tls.server_name or url.host
         try:
             how.context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname=name)
         except ValueError as error:
             raise ConfigError(f"{name!r} cannot be the name of a TLS server: {error}", key="tls.server_name") from error
+
+        async def attempt(context: ssl.SSLContext, check_peer: Callable[[ssl.SSLObject], str | None]) -> TlsPipe:
+            sock = await (connect() if connect is not None else connect_network(url))
+            return await _dial(url, sock, options, capabilities, context, check_peer, self._alpns, self._plain_hint)
+
         try:
-            capabilities = self.configured(options, TLS_CAPABILITIES)
-            return await _dial(url, options, capabilities, how.context, lambda tls: how.check_peer(str(url), tls))
+            return await attempt(how.context, lambda tls: how.check_peer(str(url), tls))
         except ssl.SSLCertVerificationError as error:
-            expiry = await _expiry(url, options) if error.verify_code == EXPIRED else None
+            expiry = None
+            if error.verify_code == EXPIRED:
+                expiry = await _expiry(dialer_tls(options.tls, self._alpn).context, attempt)
             raise verification_failed(str(url), error, expiry=expiry) from error
 
     def _how(self, options: TlsTransportOptions) -> DialerTls:
         """How to dial, made once and again when a file has changed: to load the system's authorities takes 20 ms."""
         stamp = files_stamp(options.tls)
-        if self._dialer is None or self._dialer_stamp != stamp:
-            self._dialer, self._dialer_stamp = dialer_tls(options.tls), stamp
-        return self._dialer
+        if self._made is None or self._stamp != stamp:
+            self._made, self._stamp = dialer_tls(options.tls, self._alpn), stamp
+        return self._made
 
 
 class _Handshakes:
@@ -189,13 +227,15 @@ class _Leaving:
 
 async def _dial(
     url: Url,
+    sock: socket.socket,
     options: TlsTransportOptions,
     capabilities: Capabilities,
     context: ssl.SSLContext,
     check_peer: Callable[[ssl.SSLObject], str | None],
+    alpns: Sequence[str | None],
+    plain_hint: str,
 ) -> TlsPipe:
     """A pipe whose handshake has succeeded. ConnectFailed, or SSLCertVerificationError as it is."""
-    sock = await connect_network(url)
     local, peer = ends_of(url, sock)
     ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -209,11 +249,7 @@ async def _dial(
         if isinstance(cause, (ConnectFailed, ssl.SSLCertVerificationError)):
             ready.set_exception(cause)
         else:
-            hint = (
-                ""
-                if pipe.manner == "tls"
-                else "; is it an EchoStream server without TLS? Then its URL begins with tcp://"
-            )
+            hint = "" if pipe.manner == "tls" else f"; {plain_hint}"
             ready.set_exception(caused_by(ConnectFailed(f"the peer at {url} {what}{hint}"), cause))
 
     pipe = TlsPipe(
@@ -226,6 +262,7 @@ async def _dial(
         check_peer=check_peer,
         on_ready=on_ready,
         on_failed=on_failed,
+        alpns=alpns,
     )
     try:
         await attach(url, pipe, sock)
@@ -236,7 +273,10 @@ async def _dial(
     return pipe
 
 
-async def _expiry(url: Url, options: TlsTransportOptions) -> str | None:
+async def _expiry(
+    context: ssl.SSLContext,
+    attempt: Callable[[ssl.SSLContext, Callable[[ssl.SSLObject], str | None]], Awaitable[TlsPipe]],
+) -> str | None:
     """Until when the listener's certificate was valid, ``2026-11-21``; None when that cannot be found out.
 
     OpenSSL does not show the certificate of a failed handshake, so this is a second one, in which everything but the
@@ -248,11 +288,10 @@ async def _expiry(url: Url, options: TlsTransportOptions) -> str | None:
         found.append(str((tls.getpeercert() or {}).get("notAfter", "")))
         raise ConnectFailed("only looked")
 
-    context = dialer_tls(options.tls).context
     context.verify_flags |= ssl.VerifyFlags(_NO_CHECK_TIME)
     try:
         async with asyncio.timeout(EXPIRY_TIMEOUT_S):
-            await _dial(url, options, TLS_CAPABILITIES, context, look)
+            await attempt(context, look)
     except (ConnectFailed, ssl.SSLCertVerificationError, TimeoutError):
         pass
     if not found or not found[0]:

@@ -115,7 +115,9 @@ def checked(options: msgspec.Struct, wanted: type[_O]) -> _O:
 
 
 def ends_of(url: Url, sock: socket.socket) -> tuple[str, str]:
-    """Our address and the peer's as URLs; both as dialled when the connection has gone meanwhile."""
+    """Our address and the peer's as URLs; both as dialled when the connection has gone meanwhile, or has no such."""
+    if sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return str(url), str(url)
     try:
         return url_of(url.scheme, sock.getsockname()), url_of(url.scheme, sock.getpeername())
     except OSError:
