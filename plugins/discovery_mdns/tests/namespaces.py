@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import pytest
+from tests.support.peers import absent
 
 __all__ = ["cable", "ip", "namespaces", "need"]
 
@@ -22,7 +22,7 @@ def ip(*arguments: str) -> None:
 
 
 def need(*programs: str) -> None:
-    """Skip the test where it cannot run; fail instead where ECHOSTREAM_REQUIRE_PEERS=1 says that it must."""
+    """Skip the test where it cannot run; fail instead where it must, see ``tests/support/peers.py``."""
     why = ""
     if sys.platform != "linux":
         why = "network namespaces are a feature of Linux"
@@ -37,9 +37,7 @@ def need(*programs: str) -> None:
         if made.returncode != 0:
             why = f"no network namespace can be made: {made.stderr.strip()}"
     if why:
-        if os.environ.get("ECHOSTREAM_REQUIRE_PEERS") == "1":
-            pytest.fail(f"ECHOSTREAM_REQUIRE_PEERS=1, but {why}")
-        pytest.skip(why)
+        absent("avahi", why)
 
 
 @contextmanager
