@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from echostream_core.advertising import Advertiser, Bound
 from echostream_core.builtin.health import Health
 from echostream_core.builtin.reflection import Reflection
+from echostream_core.complaints import ComplaintLog
 from echostream_core.config import Config, load_config
 from echostream_core.discovery import Advertise, Endpoint
 from echostream_core.engine.endpoint import EndpointSettings, Target, make_limits
@@ -118,6 +119,7 @@ class RpcServer:
         self._sessions: dict[Session, None] = {}  # in their order: a set would close them in that of their addresses
         self._unfinished: dict[Session, str] = {}
         self._unfinished_by_address: Counter[str] = Counter()
+        self._complaints: ComplaintLog | None = None
         self._state = "stopped"
         self._stop: asyncio.Event | None = None
         self._pid = 0
@@ -319,14 +321,14 @@ class RpcServer:
                 len(self._unfinished) >= limits.max_unfinished_setups
                 or self._unfinished_by_address[address] >= limits.max_unfinished_setups_per_address
             ):
-                _logger.warning("%s: refused: too many sessions without SETUP", made.peer_address)
+                self._complain(f"{made.peer_address}: refused: too many sessions without SETUP")
                 made.abort()
                 return
             try:
                 connection = self._settings.connection(made)
                 self._settings.check_negotiated(connection, target.spec.scheme)
             except EchoStreamError as error:
-                _logger.warning("%s: refused: %s", made.peer_address, error)
+                self._complain(f"{made.peer_address}: refused: {error}")
                 made.abort()
                 return
             session = Session(
@@ -343,6 +345,12 @@ class RpcServer:
 
         return accept
 
+    def _complain(self, text: str) -> None:
+        """Warn of a peer that is turned away: a flood of them must not fill the log."""
+        if self._complaints is None:
+            self._complaints = ComplaintLog(_logger, asyncio.get_running_loop().time)
+        self._complaints.warn(text)
+
     def _session_ready(self, session: Session) -> None:
         self._forget_unfinished(session)
         if self._state == "draining":
@@ -351,7 +359,7 @@ class RpcServer:
         try:
             self._settings.check_negotiated(session.connection, session.peer)
         except EchoStreamError as error:
-            _logger.warning("refused: %s", error)
+            self._complain(f"refused: {error}")
             session.close_now(CloseCode.VERSION, str(error))
 
     def _session_closed(self, session: Session, error: EchoStreamError | None) -> None:

@@ -21,13 +21,14 @@ _logger = logging.getLogger("echostream.session")
 class Liveness:
     """Signs of life of one session's peer."""
 
-    __slots__ = ("_next", "_ping_sent", "_pongs", "_session")
+    __slots__ = ("_asked_at", "_next", "_pongs", "_session")
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self._pongs: dict[int, Callable[[], None]] = {}
         self._next = 0
-        self._ping_sent = False
+        self._asked_at: float | None = None
+        """When the PING was sent that nothing has followed yet."""
 
     async def ping(self) -> float:
         """Seconds for one round trip; Disconnected when the session ends meanwhile."""
@@ -71,20 +72,23 @@ class Liveness:
         session = self._session
         if session.disconnected:
             return
-        limits = session.pipeline.limits
+        timeout = session.pipeline.limits.keepalive_timeout_s
         interval = self._interval
-        quiet = session.loop.time() - session.last_received
-        if self._ping_sent and quiet >= interval + limits.keepalive_timeout_s:
+        now = session.loop.time()
+        quiet = now - session.last_received
+        if self._asked_at is not None and session.last_received >= self._asked_at:
+            self._asked_at = None
+        if self._asked_at is not None and now >= self._asked_at + timeout:
             error = ConnectionLost(f"no sign of life from {session.peer} for {quiet:.0f} s")
             _logger.warning("%s", error)
             session.fail(error, CloseCode.TIMEOUT, "no sign of life")
             return
-        self._ping_sent = quiet >= interval
-        if self._ping_sent:
+        if self._asked_at is None and quiet >= interval:
+            self._asked_at = now
             self._send(lambda: None)
-            session.after(limits.keepalive_timeout_s, self._look)
-        else:
-            session.after(max(interval - quiet, 0.001), self._look)  # a rounding error must not spin the loop
+        # An answer may come at once: then the next PING is due an interval later, however long the timeout is.
+        wait = interval - quiet if self._asked_at is None else min(interval, self._asked_at + timeout - now)
+        session.after(max(wait, 0.001), self._look)  # a rounding error must not spin the loop
 
     def _send(self, callback: Callable[[], None]) -> None:
         session = self._session

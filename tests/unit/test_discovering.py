@@ -364,7 +364,7 @@ async def test_sockets_of_this_machine_are_dialled_only_when_they_were_asked_for
     medium.put(endpoint("one", "local:///run/docker.sock"))
     with pytest.raises(ConnectFailed, match="local is used only when transports= lists it"):
         await RpcClient.discover("calc", discovery=Directory(medium), kernel=kernel, timeout=1)
-    with pytest.raises(ConnectFailed, match="cannot be dialled: local:///run/docker.sock has no name"):
+    with pytest.raises(ConnectFailed, match=r"cannot be dialled: local:///run/docker\.sock has no name"):
         await RpcClient.discover("calc", transports=["local"], discovery=Directory(medium), kernel=kernel, timeout=1)
 
 

@@ -60,6 +60,7 @@ FLOORS = {
     "client": FACES,
     "client_settings": FACES,
     "commands": FACES,
+    "complaints": KERNEL,
     "dialing": FACES,
     "finding": FACES,
     "proxy": FACES,

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from echostream_core import ConfigError, ConnectFailed, Context, RpcClient, RpcServer, handler, service
+from echostream_core.complaints import BURST_LINES, LINES_PER_S
 from echostream_core.server import load_service
 from tests.support.handlers import BASIC, Watched, echo
 from tests.support.pairs import connected, memory_url
@@ -142,6 +143,19 @@ async def test_the_number_of_sessions_without_setup_is_limited(caplog: pytest.Lo
         another = await dialled(urls[0])
         await settle()
         assert not another.closed.done()
+
+
+async def test_a_flood_of_refused_sessions_does_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    async with RpcServer(memory_url(), echo, limits={"max_unfinished_setups": 1}, drain_timeout=0) as server:
+        await dialled(server.addresses[0])
+        for _ in range(100):
+            await dialled(server.addresses[0])
+        await settle()
+        assert caplog.text.count("too many sessions without SETUP") == BURST_LINES
+        await asyncio.sleep(2 / LINES_PER_S)
+        await dialled(server.addresses[0])
+        await settle()
+        assert f"({100 - BURST_LINES} warnings before this one were left out)" in caplog.text
 
 
 async def test_closing_does_not_wait_for_those_without_setup() -> None:

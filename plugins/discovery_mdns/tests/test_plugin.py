@@ -10,7 +10,6 @@ import pytest
 from echostream_core import Kernel
 from echostream_core.errors import ConfigError, TransportError
 from echostream_discovery_mdns import MdnsOptions, make_discovery
-from echostream_discovery_mdns._log import BURST_LINES, LINES_PER_S, ComplaintLog, printable
 
 
 def test_the_kernel_finds_the_backend() -> None:
@@ -58,20 +57,3 @@ async def test_a_port_that_somebody_keeps_to_himself_is_told_with_the_fix(monkey
             await anext(backend.watch())
         assert isinstance(caught.value.__cause__, OSError)
     await backend.close()
-
-
-def test_few_lines_are_written_and_the_rest_is_counted(caplog: pytest.LogCaptureFixture) -> None:
-    now = 100.0
-    log = ComplaintLog(lambda: now)
-    for number in range(BURST_LINES + 7):
-        log.warn(f"number {number}")
-    assert [record.getMessage() for record in caplog.records] == [f"number {number}" for number in range(BURST_LINES)]
-    now += 1 / LINES_PER_S
-    log.warn("later")
-    log.warn("too soon")
-    assert caplog.records[-1].getMessage() == "later (7 warnings before this one were left out)"
-
-
-def test_what_strangers_say_is_escaped_and_cut() -> None:
-    assert printable("a\r\n\x1b[31m\u202e") == r"'a\r\n\x1b[31m\u202e'"
-    assert len(printable("\N{GRINNING FACE}" * 500)) <= 161

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from echostream_tcp import _log
-from echostream_tcp._log import ComplaintLog, printable
+from echostream_tcp._log import ComplaintLog
 from plugins.tcp.tests.recording import LogLines
 
 
@@ -43,21 +43,3 @@ async def test_lines_become_free_again_with_time(log: LogLines, monkeypatch: pyt
         complaints.warn("y")
     assert log.lines.count("tls://x:1: y") == 2
     complaints.flush()
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        (b"a\r\n\x1b[31m", r"b'a\r\n\x1b[31m'"),
-        ("zeile\nzwei\u202e", r"'zeile\nzwei\u202e'"),
-        (12, "'12'"),
-        ("x" * 500, "'" + "x" * 80 + "'"),
-    ],
-)
-def test_what_a_peer_says_is_escaped_and_cut(text: object, shown: str) -> None:
-    assert printable(text) == shown
-
-
-def test_even_escaped_it_stays_short() -> None:
-    assert len(printable("\n" * 500)) <= 161 + 1
-    assert len(printable("\U0001f600" * 500)) <= 161

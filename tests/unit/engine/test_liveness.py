@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from echostream_core import ConnectionLost, Disconnected, RpcServer
+from echostream_core.wire.frames import encode_pong
 from tests.support.handlers import echo
 from tests.support.pairs import connected, memory_url
 from tests.support.raw_peer import dialled, raw_setup
@@ -75,4 +76,22 @@ async def test_no_interval_no_keep_alive() -> None:
         await until(lambda: server.sessions)
         await asyncio.sleep(10_000)
         assert server.sessions
+        peer.connection.abort()
+
+
+async def test_a_long_timeout_does_not_thin_out_the_pings() -> None:
+    limits = {"keepalive_interval_s": 5.0, "keepalive_timeout_s": 60.0}
+    async with RpcServer(memory_url(), echo, limits=limits, drain_timeout=0) as server:
+        peer = await dialled(server.addresses[0], raw_setup())
+        await until(lambda: server.sessions)
+        (session,) = server.sessions
+        for _ in range(12):
+            sent = session._liveness._next
+            await asyncio.sleep(5.001)
+            assert session._liveness._next == sent + 1
+            peer.control.send(encode_pong(sent))
+            await settle()
+        begin = session.loop.time()
+        await asyncio.shield(session.closed)
+        assert 64 < session.loop.time() - begin < 66
         peer.connection.abort()

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Protocol
 
+from echostream_core.complaints import printable
 from echostream_core.discovery import Announcement, Endpoint
 from echostream_core.errors import ConfigError, ResourceClosed, TransportError
 from echostream_core.types import Url
 from echostream_discovery_mdns import txt
-from echostream_discovery_mdns._log import logger, printable
+from echostream_discovery_mdns._log import logger
 from echostream_discovery_mdns.names import full_name, instance_of, label_of, numbered
 
 if TYPE_CHECKING:

@@ -19,9 +19,9 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from echostream_core.complaints import printable
 from echostream_core.discovery import Endpoint
 from echostream_discovery_mdns import txt
-from echostream_discovery_mdns._log import printable
 from echostream_discovery_mdns.addresses import MAX_ADDRESSES, filled_in, is_wildcard, ordered
 from echostream_discovery_mdns.names import HOST_PREFIX, SERVICE_TYPE, instance_of
 

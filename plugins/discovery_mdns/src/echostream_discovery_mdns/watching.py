@@ -6,7 +6,8 @@ import asyncio
 import random
 from typing import TYPE_CHECKING, Final
 
-from echostream_discovery_mdns._log import ComplaintLog
+from echostream_core.complaints import ComplaintLog
+from echostream_discovery_mdns._log import logger
 from echostream_discovery_mdns.table import Table
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class Browser:
     def __init__(self, engine: Engine, max_instances: int) -> None:
         self._engine = engine
         self._loop = asyncio.get_running_loop()
-        self._log = ComplaintLog(self._loop.time)
+        self._log = ComplaintLog(logger, self._loop.time)
         self.table = Table(max_instances, self._log.warn)
         self._watches: set[Watch] = set()
         self._told = 0

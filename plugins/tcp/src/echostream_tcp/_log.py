@@ -6,6 +6,8 @@ import asyncio
 import logging
 from typing import Final
 
+from echostream_core.complaints import printable
+
 __all__ = ["ComplaintLog", "logger", "printable"]
 
 logger: Final = logging.getLogger("echostream.tcp")
@@ -53,9 +55,3 @@ class ComplaintLog:
         if self._left_out:
             self._logger.warning("%s: %d more of such warnings were left out", self._address, self._left_out)
             self._left_out = 0
-
-
-def printable(text: object, limit: int = 80) -> str:
-    """A peer's ``text`` (or bytes) for a log: quoted, escaped and cut."""
-    shown = ascii(text[:limit] if isinstance(text, (str, bytes)) else str(text)[:limit])
-    return shown if len(shown) <= 2 * limit else f"{shown[: 2 * limit]}…"
