@@ -16,7 +16,7 @@ Without a mark a ``python`` block is a whole program, a ``toml`` block a whole c
 ``built=NAME``
     Before it runs, the page's folder NAME, which has a ``pyproject.toml``, is built and installed.
 ``needs=tcp+msgpack``
-    Plugins without which the block is skipped: keys of transports, codecs and compressions.
+    Plugins without which the block is skipped: keys of transports, codecs, compressions and discovery backends.
 ``output=TEXT``
     What the program prints; several lines are joined with `` / ``.
 ``logs=TEXT``

@@ -146,7 +146,8 @@ async def test_the_number_of_sessions_without_setup_is_limited(caplog: pytest.Lo
 
 
 async def test_a_flood_of_refused_sessions_does_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    async with RpcServer(memory_url(), echo, limits={"max_unfinished_setups": 1}, drain_timeout=0) as server:
+    limits = {"max_unfinished_setups": 1, "setup_timeout_s": 1_000.0}
+    async with RpcServer(memory_url(), echo, limits=limits, drain_timeout=0) as server:
         await dialled(server.addresses[0])
         for _ in range(100):
             await dialled(server.addresses[0])
