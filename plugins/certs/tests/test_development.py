@@ -14,7 +14,14 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from echostream_certs import development_directory, development_pair, pin_of, pin_of_der
+from echostream_certs import (
+    BrowserCertificate,
+    development_directory,
+    development_pair,
+    pin_of,
+    pin_of_der,
+    self_signed,
+)
 from echostream_core.errors import ConfigError
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -67,13 +74,25 @@ def test_a_host_name_that_cannot_stand_in_a_certificate_is_left_out(
     assert names.get_values_for_type(x509.DNSName) == ["localhost"]
 
 
-def test_it_is_valid_for_ninety_days_and_renewed_in_the_last_seven(folder: Path) -> None:
+def test_it_is_valid_for_what_browsers_accept_and_renewed_in_the_last_four_days(folder: Path) -> None:
     first = development_pair(folder, now=NOW)
-    assert certificate_in(folder).not_valid_after_utc == NOW + timedelta(days=90)
-    assert development_pair(folder, now=NOW + timedelta(days=83)) == first
-    renewed = development_pair(folder, now=NOW + timedelta(days=83, seconds=1))
+    end = certificate_in(folder).not_valid_after_utc
+    assert end == NOW + timedelta(days=14) - timedelta(hours=1, minutes=1)
+    assert BrowserCertificate.read(first.certificate_path, first.private_key_path).sha256.hex() in first.pin
+    assert development_pair(folder, now=end - timedelta(days=4)) == first
+    renewed = development_pair(folder, now=end - timedelta(days=4) + timedelta(seconds=1))
     assert renewed.pin != first.pin
-    assert certificate_in(folder).not_valid_after_utc == NOW + timedelta(days=173, seconds=1)
+
+
+def test_one_of_an_earlier_version_that_is_valid_for_longer_is_replaced(folder: Path) -> None:
+    first = development_pair(folder, now=NOW)
+    pem, key = self_signed(["localhost"], validity=timedelta(days=90), now=NOW)
+    first.certificate_path.write_bytes(pem)
+    first.private_key_path.write_bytes(key)
+    with pytest.raises(ConfigError, match="at most 14 days"):
+        BrowserCertificate.read(first.certificate_path, first.private_key_path)
+    second = development_pair(folder, now=NOW)
+    BrowserCertificate.read(second.certificate_path, second.private_key_path)
 
 
 def test_a_clock_that_is_a_little_slow_still_accepts_it(folder: Path) -> None:

@@ -16,15 +16,16 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
+from echostream_certs.browser import MOST_DAYS, browser_validity
 from echostream_certs.certificate import pair_expiry, pin_of_der, self_signed
 from echostream_core.errors import ConfigError
 
 __all__ = ["DevelopmentPair", "development_directory", "development_pair"]
 
-VALIDITY: Final = timedelta(days=90)
-"""Long enough not to be noticed, short enough that a forgotten pair does not live on."""
-RENEW_BEFORE: Final = timedelta(days=7)
-"""A pair with less than this left is replaced, so that a server started now can run for a week."""
+VALIDITY: Final = browser_validity(MOST_DAYS)
+"""As long as browsers accept by its hash, so that pages can use the pair too."""
+RENEW_BEFORE: Final = timedelta(days=4)
+"""A pair with less than this left is replaced, so that a server started now can run for a few days."""
 
 _KEY = "tls.dev"
 _CERTIFICATE_NAME: Final = "certificate.pem"
@@ -63,7 +64,7 @@ def development_directory() -> Path:
 
 
 def development_pair(directory: Path | None = None, *, now: datetime | None = None) -> DevelopmentPair:
-    """The development certificate and key of this user; made when there is none, or fewer than 7 days remain.
+    """The development certificate and key of this user; made when there is none, or fewer than 4 days remain.
 
     ``directory`` defaults to :func:`development_directory`. It is made with mode 0700; one that belongs to somebody
     else or that others may enter is refused. Safe against other processes that do the same at the same moment.
@@ -137,8 +138,8 @@ def _load(folder: Path, now: datetime) -> DevelopmentPair | None:
         found = pair_expiry(certificate, key_path.read_bytes())
     except FileNotFoundError:
         return None
-    if found is None or found[1] - now < RENEW_BEFORE:
-        return None
+    if found is None or not RENEW_BEFORE <= found[1] - now <= VALIDITY:
+        return None  # too old, or made by a version that made them for longer
     return _pair(folder, found[0])
 
 
