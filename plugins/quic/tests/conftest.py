@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import logging
+import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -17,17 +19,17 @@ LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> Mapping[str, LoopFactory]:
-    """The loops, by name; a module may name its own in ``LOOPS``."""
+    """The loops, by name; a module may name its own in ``LOOPS``. Only those in ECHOSTREAM_TEST_LOOPS, if it is set."""
     own: Mapping[str, LoopFactory] | None = getattr(getattr(item, "module", None), "LOOPS", None)
     if own is not None:
         return own
     factories: dict[str, LoopFactory] = {"asyncio": asyncio.SelectorEventLoop}
-    try:
+    if importlib.util.find_spec("uvloop") is not None:
         import uvloop
-    except ImportError:
-        return factories
-    factories["uvloop"] = uvloop.new_event_loop
-    return factories
+
+        factories["uvloop"] = uvloop.new_event_loop
+    chosen = os.environ.get("ECHOSTREAM_TEST_LOOPS", "").split() or list(factories)
+    return {name: factory for name, factory in factories.items() if name in chosen}
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -200,8 +200,9 @@ async def test_a_closed_listener_accepts_no_more_while_its_connections_go_on(end
     near, far = await ends.open()
     near.write(b" world", end=True)
     assert await far.ended() == b"hello world"
-    with pytest.raises((ConnectFailed, TimeoutError)):
-        await asyncio.wait_for(dial(url), 0.2)
+    with pytest.raises(ConnectFailed, match=r"CONNECTION_REFUSED\): nobody listens here any more"):
+        await asyncio.wait_for(dial(url), 5)
+    assert ends.listener.refused_handshakes == 1
     ends.near.close()
     await ends.far.ended()
     await asyncio.sleep(0)
@@ -234,6 +235,31 @@ async def test_the_port_is_free_again_at_once_when_all_have_gone() -> None:
             await ends.far.ended()
             await ends.listener.close()
             await (await listen(stack, url=url)).close()
+
+
+async def test_a_closed_listeners_port_can_be_listened_at_again_while_its_connections_go_on(ends: Ends) -> None:
+    url = ends.listener.addresses[0]
+    await ends.listener.close()
+    async with AsyncExitStack() as stack:
+        again = await listen(stack, url=url)
+        assert again.addresses == (url,)
+        recorder = Recorder(await dial(url)).start()
+        near, far = await ends.open()
+        near.write(b" again", end=True)
+        assert await far.ended() == b"hello again"
+        recorder.close()
+        await recorder.ended()
+
+
+async def test_only_so_many_dialers_a_second_are_told_that_nobody_listens_any_more(
+    ends: Ends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("echostream_quic.listener.REFUSALS_PER_SECOND", 1)
+    await ends.listener.close()
+    dials = [asyncio.ensure_future(dial(ends.listener.addresses[0], idle_timeout_s=0.4)) for _ in range(3)]
+    said = sorted(str(error) for error in await asyncio.gather(*dials, return_exceptions=True))
+    assert sum("CONNECTION_REFUSED" in text for text in said) in (1, 2)  # the second may have passed between
+    assert sum("nobody answers" in text for text in said) in (1, 2)
 
 
 async def test_a_port_that_is_taken_is_named() -> None:

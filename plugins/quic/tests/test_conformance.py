@@ -10,8 +10,3 @@ from echostream_testkit import TransportConformance
 class TestQuic(TransportConformance):
     url = "quic://127.0.0.1:0"
     options: ClassVar[dict[str, Any]] = {"tls": {"dev": True}, "idle_timeout_s": 2.0}
-    known_gaps: ClassVar[dict[str, str]] = {
-        "test_address_is_free_while_connections_go_on": (
-            "accepted connections share the listener's UDP socket: the port is free when the last of them has ended"
-        ),
-    }

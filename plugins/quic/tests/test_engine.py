@@ -13,7 +13,8 @@ from aioquic.buffer import Buffer  # type: ignore[attr-defined]  # it is re-expo
 from aioquic.quic.connection import QuicConnectionError
 from aioquic.tls import CipherSuite
 
-import echostream_quic._aioquic
+import echostream_quic._aioquic.parts
+import echostream_quic._aioquic.sending
 from echostream_core.tls_options import TlsOptions
 from echostream_core.types import Priority
 from echostream_quic.options import QuicOptions
@@ -129,12 +130,12 @@ def test_keys_may_be_renewed_at_any_moment_by_either_end(seed: int) -> None:
 
 
 def test_keys_are_renewed_long_before_they_are_worn_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(echostream_quic._aioquic, "PACKETS_PER_KEY", 100)
+    monkeypatch.setattr(echostream_quic._aioquic.sending, "PACKETS_PER_KEY", 100)
     one = link()
     phases = set()
 
     def done() -> bool:
-        phases.add(one.client.engine._cryptos[echostream_quic._aioquic._ONE_RTT].send.key_phase)
+        phases.add(one.client.engine._cryptos[echostream_quic._aioquic.parts.ONE_RTT].send.key_phase)
         return state.stream_id in one.server.ended
 
     state = one.client.open(one.now)

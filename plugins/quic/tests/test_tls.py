@@ -107,8 +107,8 @@ async def test_a_pin_does_not_replace_the_proof_that_the_peer_owns_the_key(
     )
     real = echostream_quic.tls.listener_configuration
 
-    def swapped(options: Any) -> QuicConfiguration:
-        configuration = real(options)
+    def swapped(*arguments: Any) -> QuicConfiguration:
+        configuration = real(*arguments)
         configuration.private_key = load_pem_private_key(Path(other["private_key"]).read_bytes(), None)
         return configuration
 
@@ -202,7 +202,7 @@ async def foreign_dial(url: str, configuration: QuicConfiguration) -> Sequence[A
 
 def test_client_certificates_are_refused_when_the_configuration_is_checked(tmp_path: Path) -> None:
     given = options(tls={"dev": True, "client_ca": str(tmp_path / "ca.pem")})
-    with pytest.raises(ConfigError, match=r"tls\.client_ca cannot be used with quic: .* accepts any.*tls://") as error:
+    with pytest.raises(ConfigError, match=r"tls\.client_ca cannot be used over QUIC: .* accepts any.*tls://") as error:
         QuicTransport().configured(given, SPEC.capabilities)
     assert error.value.key == "tls.client_ca"
 

@@ -102,6 +102,7 @@ class VirtualLink:
         options: QuicOptions | None = None,
         weather: Weather | None = None,
         seed: int = 0,
+        uni_streams: int = 0,
     ) -> None:
         options = options or QuicOptions()
         self.now = 1000.0
@@ -109,11 +110,12 @@ class VirtualLink:
         self.random = random.Random(seed)
         self._number = 0
         self._arrivals: list[_Arrival] = []
-        client = Engine(client_configuration, options, now=self.now)
+        client = Engine(client_configuration, options, now=self.now, uni_streams=uni_streams)
         server = Engine(
             server_configuration,
             options,
             now=self.now,
+            uni_streams=uni_streams,
             original_destination_connection_id=client.original_destination_connection_id,
         )
         self.client = End(client, CLIENT)

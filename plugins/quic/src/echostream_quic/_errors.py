@@ -88,6 +88,11 @@ class Ending:
         alert = self.code - CRYPTO_ERROR
         return alert if not self.application and 0 <= alert < 256 else None
 
+    @property
+    def no_protocol(self) -> bool:
+        """There was no protocol that both ends speak."""
+        return self.alert == NO_APPLICATION_PROTOCOL
+
     def __str__(self) -> str:
         """The transport's code by name and number, and the reason, escaped."""
         alert = self.alert
@@ -109,7 +114,7 @@ def cannot_bind(url: str, error: OSError) -> ConnectFailed:
     return ConnectFailed(f"cannot listen on {url}: {reason}")
 
 
-def connect_failed(url: str, ending: Ending, *, patience_s: float) -> ConnectFailed:
+def connect_failed(url: str, ending: Ending, *, patience_s: float, alpn: str = ALPN) -> ConnectFailed:
     """Why a handshake that we began did not complete."""
     reason, alert = ending.reason, ending.alert
     text = printable(reason)
@@ -117,8 +122,8 @@ def connect_failed(url: str, ending: Ending, *, patience_s: float) -> ConnectFai
         return ConnectFailed(f"{nobody_answers(url)} (waited {patience_s:g} s)")
     if reason == NO_COMMON_VERSION:
         return ConnectFailed(f"the peer at {url} speaks QUIC, but no version of it that we speak")
-    if alert == NO_APPLICATION_PROTOCOL:
-        return ConnectFailed(f"the peer at {url} speaks QUIC but not {ALPN}: is it an EchoStream server?")
+    if ending.no_protocol:
+        return ConnectFailed(f"the peer at {url} speaks QUIC but not {alpn}: is it an EchoStream server?")
     if ending.by_peer:
         return ConnectFailed(f"the peer at {url} refused the connection with {ending}")
     if alert == CERTIFICATE_EXPIRED or "has expired" in reason:
@@ -140,10 +145,10 @@ def connect_failed(url: str, ending: Ending, *, patience_s: float) -> ConnectFai
     return ConnectFailed(f"the handshake with {url} failed with {ending}")
 
 
-def handshake_failure(ending: Ending) -> str:
-    """For the log: why a handshake that a peer began did not complete."""
-    if ending.alert == NO_APPLICATION_PROTOCOL:
-        return f"it does not speak {ALPN}"
+def handshake_failure(ending: Ending, alpn: str = ALPN) -> str:
+    """For the log: why a handshake that a peer began did not complete; ``alpn`` is what was to be spoken."""
+    if ending.no_protocol:
+        return f"it does not speak {alpn}"
     if ending.by_peer:
         return f"it gave up with {ending}"
     return "it fell silent" if ending.reason == IDLE_TIMEOUT else str(ending)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from contextvars import Context, copy_context
 from dataclasses import replace
 from logging import getLogger
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from aioquic.quic import events
 
@@ -30,12 +30,16 @@ from echostream_core.transport import Connection, ConnectionReceiver
 from echostream_core.types import Buffer, Priority
 from echostream_core.wire.datagrams import DatagramDrops, DatagramQueue
 from echostream_quic._aioquic import Engine
-from echostream_quic._errors import IDLE_TIMEOUT, connection_ended
+from echostream_quic._errors import IDLE_TIMEOUT
+from echostream_quic.dialect import Dialect
 from echostream_quic.endpoint import Address
 from echostream_quic.options import QuicOptions
 from echostream_quic.outgoing import Outgoing
 from echostream_quic.substream import QuicSubstream
 from echostream_quic.substreams import SubstreamState
+
+if TYPE_CHECKING:
+    from echostream_quic.tenants import Tenant
 
 __all__ = ["CAPABILITIES", "Link", "QuicConnection"]
 
@@ -81,8 +85,11 @@ class Link(Protocol):
     def cid_removed(self, connection: QuicConnection, cid: bytes, /) -> None:
         """The peer no longer does."""
 
+    def verified(self, connection: QuicConnection, /) -> bool:
+        """QUIC's handshake is complete: whether the peer is who it should be. What is not goes no further."""
+
     def established(self, connection: QuicConnection, /) -> None:
-        """The handshake is complete, and nothing was delivered yet."""
+        """All handshakes are complete, and nothing was delivered yet."""
 
     def ended(self, connection: QuicConnection, /) -> None:
         """The connection is over; its farewell, if any, has been sent."""
@@ -98,17 +105,20 @@ class QuicConnection(Connection):
         engine: Engine,
         link: Link,
         options: QuicOptions,
+        dialect: Dialect,
         *,
         dials: bool,
         local_address: str,
         peer_address: str,
     ) -> None:
         self.capabilities = CAPABILITIES
+        self.dialect = dialect
         self.local_address = local_address
         self.peer_address = peer_address
         self.engine = engine
-        self.datagram_drops = DatagramDrops()
-        engine.substreams.datagrams = DatagramQueue(options.max_queued_datagrams, loop.time, self.datagram_drops)
+        self.datagram_drops = self._drops = DatagramDrops()
+        self.tenant: Tenant | None = None
+        """At a listener: whose connection it is, as far as it is known."""
         self.peer_host = ""
         """The peer's IP address when the handshake began; a listener counts by it."""
         self.farewell: Sequence[tuple[bytes, Address]] = ()
@@ -118,7 +128,6 @@ class QuicConnection(Connection):
         self._loop = loop
         self._clock = clock
         self._link = link
-        self._options = options
         self._dials = dials
         self._control: QuicSubstream | None = None
         self._receiver: ConnectionReceiver | None = None
@@ -126,6 +135,8 @@ class QuicConnection(Connection):
         self._error: EchoStreamError | None = None
         self._reported = False
         self._established = False
+        self._ready = False
+        self._aborting = False
         self._closing: tuple[int, str] | None = None
         self._close_by = 0.0
         self._in_turn = False
@@ -135,6 +146,17 @@ class QuicConnection(Connection):
         self._suspicion: asyncio.TimerHandle | None = None
         self._unopened: tuple[list[QuicSubstream], ...] = tuple([] for _ in Priority)
         self._datagrams: deque[bytes] = deque(maxlen=options.max_queued_datagrams)
+        self._outgoing_datagrams = self.adopt(options, dialect)
+        self.before_transmit: Callable[[], None] | None = None
+        """A guest's own business before each sending, while it has any."""
+
+    def adopt(self, options: QuicOptions, dialect: Dialect) -> DatagramQueue:
+        """Go on with another dialect and its options: the handshake has just shown which one the peer speaks."""
+        self.dialect = dialect
+        self._datagrams = deque(maxlen=options.max_queued_datagrams)
+        queue = DatagramQueue(options.max_queued_datagrams, self._loop.time, self._drops)
+        self._outgoing_datagrams = self.engine.substreams.datagrams = queue
+        return queue
 
     # The contract's Connection
 
@@ -144,6 +166,7 @@ class QuicConnection(Connection):
         self._context = copy_context()
         if not self.ended:
             self.engine.substreams.listen()
+            self.dialect.started(self)
         self._turn_soon()
 
     def open_substream(self, priority: Priority = Priority.NORMAL) -> QuicSubstream:
@@ -157,7 +180,9 @@ class QuicConnection(Connection):
             raise LocalProtocolError("the dialer opens the control substream, once")
         if self.engine.streams_left() < 1:
             raise ConnectionLost(f"{self.peer_address}: the peer allows no substreams at all")
-        # At once: the listener knows the control substream by its number, the first.
+        # At once: the listener knows the control substream by its number, the lowest.
+        if self.dialect.prefix:
+            outgoing.prefix(self.dialect.prefix)
         self._control = QuicSubstream(self, outgoing, self.engine.open_substream(outgoing, self._clock()))
         return self._control
 
@@ -175,34 +200,37 @@ class QuicConnection(Connection):
         if self.ended:
             return
         self._closing = (int(CloseCode.INTERNAL), "aborted")
-        self._close_by = 0.0
+        self._aborting = True
         self._drop_all(but=None)
         self._turn_soon()
 
     def send_datagram(self, data: Sequence[Buffer], expires_at: float | None = None) -> bool:
         """Queue one datagram; False when an older one was dropped to take it."""
-        engine = self.engine
-        most = engine.max_datagram_size()
+        most = self.max_datagram_size()
         if not most:
             raise CapabilityError(f"{self.peer_address}: the peer takes no datagrams", capability="datagrams")
-        datagram = b"".join(data)
-        if len(datagram) > most:
+        prefix = self.dialect.datagram_prefix
+        datagram = b"".join((prefix, *data)) if prefix else b"".join(data)
+        size = len(datagram) - len(prefix)
+        if size > most:
             raise LimitExceeded(
-                f"a datagram of {len(datagram)} bytes: the path carries at most {most} now",
+                f"a datagram of {size} bytes: the path carries at most {most} now",
                 limit="max_datagram_size",
-                value=len(datagram),
+                value=size,
                 maximum=most,
             )
         if self.ended or self._closing is not None:
-            engine.substreams.datagrams.drops.closed += 1
+            self._drops.closed += 1
             return True
-        kept = engine.substreams.datagrams.put(datagram, expires_at)
+        kept = self._outgoing_datagrams.put(datagram, expires_at)
         self._turn_soon()
         return kept
 
     def max_datagram_size(self) -> int:
         """What one packet carries now; it rises when the path's size has been probed."""
-        return self.engine.max_datagram_size()
+        if self.capabilities.datagrams == "none":
+            return 0
+        return max(0, self.engine.max_datagram_size() - len(self.dialect.datagram_prefix))
 
     # What substreams call
 
@@ -238,12 +266,12 @@ class QuicConnection(Connection):
                 substream.waiting = False
                 self._unopened[substream.outgoing.priority].remove(substream)
         else:
-            self.engine.substreams.reset(substream.stream, code & 0xFFFF_FFFF)
+            self.engine.substreams.reset(substream.stream, self.dialect.code_out(code))
             self._turn_soon()
 
     def stop(self, stream: SubstreamState, code: int) -> None:
         """Nothing more is read from ``stream``."""
-        self.engine.substreams.stop(stream, code & 0xFFFF_FFFF)
+        self.engine.substreams.stop(stream, self.dialect.code_out(code))
         self._turn_soon()
 
     def reclass(self, outgoing: Outgoing, priority: Priority) -> None:
@@ -253,6 +281,80 @@ class QuicConnection(Connection):
     def redeliver(self, stream: SubstreamState) -> None:
         """Something of ``stream`` waits for a receiver that is there now."""
         self.engine.substreams.note_changed(stream)
+        self._turn_soon()
+
+    # What the dialect calls
+
+    def ready(self) -> None:
+        """The handshake is complete, a guest's own included: hand the connection over."""
+        self._ready = True
+        self._link.established(self)
+
+    def hand_over(self, stream: SubstreamState, *, control: bool) -> None:
+        """``stream`` is a substream that the peer has opened."""
+        assert self._receiver is not None, "a dialect waits for `started`"
+        substream = QuicSubstream(self, stream.outgoing, stream)
+        if control:
+            self._control = substream
+        substream.start(self._receiver.on_substream(substream))
+
+    def without_datagrams(self) -> None:
+        """The peer takes none."""
+        self.capabilities = replace(self.capabilities, datagrams="none")
+
+    def hold_datagrams(self) -> None:
+        """Send none until ``release_datagrams``; they wait in their queue."""
+        self.engine.substreams.datagrams = DatagramQueue(1, self._loop.time, DatagramDrops())
+
+    def release_datagrams(self) -> None:
+        """Send those that wait, and go on sending."""
+        self.engine.substreams.datagrams = self._outgoing_datagrams
+
+    def postpone_close(self, wait_s: float = CLOSE_PATIENCE_S) -> None:
+        """The peer was told in other words than QUIC's: QUIC's own follow in ``wait_s``."""
+        self._close_by = self._clock() + wait_s
+
+    def end_with(self, code: int, reason: str, error: EchoStreamError | None) -> None:
+        """End the connection with a code of the dialect's own, as it stands on the wire; ``error`` is our session's."""
+        if self.ended:
+            return
+        if self._closing is None and self._error is None:
+            self._error = error  # also when the peer closed right behind it
+        if self.engine.ending is None:
+            self.engine.close(error_code=code, reason_phrase=_cut(reason))
+            self._turn_soon()
+
+    @property
+    def error(self) -> EchoStreamError | None:
+        """Why it has ended, if that is known and was not our wish."""
+        return self._error
+
+    @property
+    def is_ready(self) -> bool:
+        """All handshakes are complete."""
+        return self._ready
+
+    @property
+    def is_verified(self) -> bool:
+        """QUIC's handshake is complete, and the peer is who it should be."""
+        return self._established
+
+    @property
+    def is_started(self) -> bool:
+        """The session listens."""
+        return self._receiver is not None
+
+    @property
+    def is_closing(self) -> bool:
+        """We have asked for the end."""
+        return self._closing is not None
+
+    def now(self) -> float:
+        """The time by which packets are sent."""
+        return self._clock()
+
+    def turn_soon(self) -> None:
+        """There is something to send."""
         self._turn_soon()
 
     # What the endpoint calls
@@ -311,6 +413,9 @@ class QuicConnection(Connection):
         if not self.engine.established:
             self.refuse(0x01, IDLE_TIMEOUT)
             self.turn()
+        elif not self._ready:
+            self.abort()
+            self.turn()
 
     # Turns
 
@@ -323,6 +428,8 @@ class QuicConnection(Connection):
         self.turn()
 
     def _open(self, substream: QuicSubstream) -> SubstreamState:
+        if self.dialect.prefix:
+            substream.outgoing.prefix(self.dialect.prefix)
         stream = self.engine.open_substream(substream.outgoing, self._clock())
         substream.opened(stream)
         return stream
@@ -339,30 +446,27 @@ class QuicConnection(Connection):
     def _deliver(self) -> None:
         if not self.ended:
             self._take_events()
-        receiver = self._receiver
-        if receiver is None or self.ended:
+        if self.ended or (self._receiver is None and not self.dialect.is_guest):
             self._report()
             return
         try:
-            self._deliver_to(receiver)
+            self._deliver_changed()
         except Exception as error:
             self._callback_failed(error)
 
-    def _deliver_to(self, receiver: ConnectionReceiver) -> None:
-        table = self.engine.substreams
-        while table.changed and self._closing is None:
+    def _deliver_changed(self) -> None:
+        table, dialect = self.engine.substreams, self.dialect
+        while table.changed and (self._closing is None or dialect.is_guest):
             changed, table.changed = table.changed, []
             for stream in changed:
                 stream.changed = False
-                if self._closing is not None:
-                    return
-                if stream.substream is None:
-                    substream = QuicSubstream(self, stream.outgoing, stream)
-                    if stream.stream_id == 0:
-                        self._control = substream
-                    substream.start(receiver.on_substream(substream))
+                if self._closing is not None and not dialect.owns(stream):
+                    continue
+                if stream.substream is None and not dialect.accept(self, stream):
+                    continue
                 stream.substream.deliver()
-        while self._datagrams and self._closing is None:
+        receiver = self._receiver
+        while self._datagrams and self._closing is None and receiver is not None:
             receiver.on_datagram(self._datagrams.popleft())
 
     def _callback_failed(self, error: Exception) -> None:
@@ -383,9 +487,12 @@ class QuicConnection(Connection):
         next_event = self.engine.next_event
         while (event := next_event()) is not None:
             if isinstance(event, events.DatagramFrameReceived):
+                data = self.dialect.datagram(event.data) if self.dialect.is_guest else event.data
+                if data is None:
+                    continue
                 if len(self._datagrams) == self._datagrams.maxlen:
-                    self.engine.substreams.datagrams.drops.crowded += 1
-                self._datagrams.append(event.data)
+                    self._drops.crowded += 1
+                self._datagrams.append(data)
             elif isinstance(event, events.ConnectionIdIssued):
                 self._link.cid_added(self, event.connection_id)
             elif isinstance(event, events.ConnectionIdRetired):
@@ -393,16 +500,19 @@ class QuicConnection(Connection):
             elif isinstance(event, events.HandshakeCompleted) and self.engine.established:
                 self._established = True
                 if not self.engine.max_datagram_size():
-                    self.capabilities = replace(CAPABILITIES, datagrams="none")
-                self._link.established(self)
+                    self.without_datagrams()
+                if self._link.verified(self):
+                    self.dialect.handshaken(self)
 
     def _transmit(self) -> None:
         engine = self.engine
         if self.ended:
             return
         now = self._clock()
+        if self.before_transmit is not None:
+            self.before_transmit()
         if self._closing is not None and self._may_close(now):
-            code, reason = self._closing
+            code, reason = self.dialect.farewell(*self._closing)
             engine.close(error_code=code, reason_phrase=_cut(reason))
         elif self._link.blocked:
             return
@@ -423,11 +533,14 @@ class QuicConnection(Connection):
         self._arm(now)
 
     def _may_close(self, now: float) -> bool:
-        """Nothing of the control substream waits any more, or we have waited long enough."""
-        control = self._control
-        if control is None or now >= self._close_by or not self._established:
+        """Nothing of the control substream waits any more, or for long enough; and a guest has said its own."""
+        if self._aborting or not self._established:
             return True
-        return not control.outgoing.sendable
+        late = now >= self._close_by
+        if not late and self._control is not None and self._control.outgoing.sendable:
+            return False
+        code, reason = self._closing or (0, "")
+        return self.dialect.may_close(self, code, reason, late=late)
 
     def _tell_relieved(self) -> None:
         relieved, self.engine.substreams.relieved = self.engine.substreams.relieved, []
@@ -475,7 +588,7 @@ class QuicConnection(Connection):
         self.ended = True
         ending = self.engine.ending
         if self._error is None and self._closing is None and ending is not None:
-            self._error = connection_ended(self.peer_address, ending, idle_s=self.engine.idle_timeout_s)
+            self._error = self.dialect.ended(self.peer_address, ending, idle_s=self.engine.idle_timeout_s)
         for handle in (self._timer, self._soon, self._suspicion):
             if handle is not None:
                 handle.cancel()
@@ -500,7 +613,7 @@ class QuicConnection(Connection):
         for stream in list(self.engine.substreams.by_id.values()):
             if stream.substream is not None and stream.substream is not but:
                 stream.substream.lost()
-        self.engine.substreams.datagrams.close()
+        self._outgoing_datagrams.close()
 
 
 def _cut(reason: str) -> str:

@@ -13,9 +13,10 @@ from aioquic.quic.configuration import QuicConfiguration
 from echostream_core.errors import ConnectFailed, EchoStreamError
 from echostream_core.types import Url
 from echostream_quic._aioquic import Engine
-from echostream_quic._errors import BAD_CERTIFICATE, CRYPTO_ERROR, connect_failed, nobody_answers
+from echostream_quic._errors import BAD_CERTIFICATE, CRYPTO_ERROR, nobody_answers
 from echostream_quic.clock import clock_of
 from echostream_quic.connection import QuicConnection
+from echostream_quic.dialect import Dialect
 from echostream_quic.endpoint import Address, UdpSocket, url_of
 from echostream_quic.options import QuicOptions
 from echostream_quic.portable import PortableSocket, open_udp
@@ -27,17 +28,19 @@ STAGGER_S: Final = 0.25
 """How long one address of a name may stay silent before the next is tried as well (RFC 8305 section 5)."""
 
 
-async def dial(url: Url, port: int, options: QuicOptions) -> QuicConnection:
+async def dial(
+    url: Url, port: int, options: QuicOptions, make_dialect: Callable[[], Dialect] = Dialect
+) -> QuicConnection:
     """Connect to ``url``, trying all addresses that its host has; the first whose handshake completes is taken."""
     loop = asyncio.get_running_loop()
-    configuration = dialer_configuration(options, url.host)
+    configuration = dialer_configuration(options, url.host, make_dialect().alpn)
     pin = pin_of(options.tls)
     try:
         found = await loop.getaddrinfo(url.host, port, type=socket.SOCK_DGRAM)
     except OSError as error:
         raise ConnectFailed(f"cannot find {url.host!r} of {url}: {error.strerror or error}") from error
     attempts = [
-        _Attempt(loop, url, family, address, configuration, pin, options).run
+        _Attempt(loop, url, family, address, configuration, pin, options, make_dialect()).run
         for family, _, _, _, address in dict.fromkeys(found)
     ]
     if len(attempts) == 1:
@@ -91,6 +94,7 @@ class _Attempt:
         configuration: QuicConfiguration,
         pin: bytes | None,
         options: QuicOptions,
+        dialect: Dialect,
     ) -> None:
         self._loop = loop
         self._clock = clock_of(loop)
@@ -100,6 +104,7 @@ class _Attempt:
         self._configuration = configuration
         self._pin = pin
         self._options = options
+        self._dialect = dialect
         self._socket: UdpSocket | PortableSocket | None = None
         self._connection: QuicConnection | None = None
         self._answer: asyncio.Future[QuicConnection] = loop.create_future()
@@ -121,16 +126,24 @@ class _Attempt:
         except OSError as error:
             raise ConnectFailed(f"cannot reach {self._url}: {error.strerror or error}") from error
         self._address = self._socket.peer
-        scheme = self._url.scheme
+        scheme, dialect = self._url.scheme, self._dialect
+        engine = Engine(
+            self._configuration,
+            self._options,
+            now=self._clock(),
+            uni_streams=dialect.uni_streams,
+            first_is_control=dialect.first_is_control,
+        )
         connection = self._connection = QuicConnection(
             self._loop,
             self._clock,
-            Engine(self._configuration, self._options, now=self._clock()),
+            engine,
             self,
             self._options,
+            dialect,
             dials=True,
             local_address=url_of(scheme, self._socket.address),
-            peer_address=url_of(scheme, self._address),
+            peer_address=url_of(scheme, self._address) + dialect.path,
         )
         try:
             connection.connect(self._address)
@@ -159,7 +172,7 @@ class _Attempt:
     def cid_removed(self, connection: QuicConnection, cid: bytes) -> None:
         """The socket has one connection: nothing to look up."""
 
-    def established(self, connection: QuicConnection) -> None:
+    def verified(self, connection: QuicConnection) -> bool:
         """The handshake is complete on our side: hold the certificate against the pin before the peer learns of it."""
         if self._pin is not None:
             shown = fingerprint(connection.engine.peer_certificate)
@@ -168,7 +181,11 @@ class _Attempt:
                     CRYPTO_ERROR + BAD_CERTIFICATE,
                     f"pinned is sha256:{self._pin.hex()}, shown was sha256:{shown.hex()}",
                 )
-                return
+                return False
+        return True
+
+    def established(self, connection: QuicConnection) -> None:
+        """The connection can be used."""
         if not self._answer.done():
             self._answer.set_result(connection)
 
@@ -180,7 +197,11 @@ class _Attempt:
         """
         ending = connection.engine.ending
         if not self._answer.done() and ending is not None:
-            failure = connect_failed(str(self._url), ending, patience_s=self._options.idle_timeout_s)
+            failure = connection.error
+            if not isinstance(failure, ConnectFailed):
+                failure = connection.dialect.connect_failed(
+                    str(self._url), ending, patience_s=self._options.idle_timeout_s
+                )
             self._answer.set_exception(failure)
         if self._socket is not None:
             self._socket.send(connection.farewell)

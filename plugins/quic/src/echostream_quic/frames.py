@@ -9,6 +9,7 @@ __all__ = [
     "DATAGRAM",
     "MAX_DATA",
     "MAX_STREAMS",
+    "MAX_STREAMS_UNI",
     "MAX_STREAM_DATA",
     "PING",
     "RESET_STREAM",
@@ -27,6 +28,7 @@ STOP_SENDING: Final = 0x05
 MAX_DATA: Final = 0x10
 MAX_STREAM_DATA: Final = 0x11
 MAX_STREAMS: Final = 0x12
+MAX_STREAMS_UNI: Final = 0x13
 DATAGRAM: Final = 0x31
 _MASKS: Final = (0x3F, 0x3FFF, 0x3FFF_FFFF, 0x3FFF_FFFF_FFFF_FFFF)
 _ONE_BYTE: Final = tuple(bytes((value,)) for value in range(64))

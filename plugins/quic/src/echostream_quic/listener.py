@@ -7,13 +7,14 @@ import errno
 import os
 import socket
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from logging import getLogger
 from typing import Final
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from aioquic.buffer import Buffer  # type: ignore[attr-defined]  # it is re-exported without __all__
-from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.packet import (
     QuicHeader,
     QuicPacketType,
@@ -26,14 +27,18 @@ from aioquic.quic.retry import QuicRetryTokenHandler
 from echostream_core.errors import ConnectFailed
 from echostream_core.transport import Acceptor, Listener
 from echostream_core.types import Url
-from echostream_quic._aioquic import Engine
+from echostream_quic._aioquic import Engine, Terms
 from echostream_quic._errors import cannot_bind, handshake_failure
 from echostream_quic.clock import clock_of
 from echostream_quic.connection import QuicConnection
+from echostream_quic.dialect import Dialect
 from echostream_quic.endpoint import Address, UdpSocket, url_of
 from echostream_quic.options import MIN_DATAGRAM_BYTES, QuicOptions
 from echostream_quic.packets import CID_BYTES
 from echostream_quic.portable import PortableSocket, open_udp
+from echostream_quic.rates import LastSecond, Warnings
+from echostream_quic.refusal import refusal
+from echostream_quic.tenants import Tenant
 from echostream_quic.tls import listener_configuration
 
 __all__ = ["QuicListener", "listen"]
@@ -41,32 +46,48 @@ __all__ = ["QuicListener", "listen"]
 RETRY_ABOVE: Final = 64
 """Unfinished handshakes, or first packets within a second that were none, from which on ``retry = "auto"`` asks dialers
 to prove their address."""
-LOG_BURST: Final = 10
-LOG_INTERVAL_S: Final = 10.0
-"""At most so many warnings about failed handshakes in so many seconds; the next one says how many were left out."""
+REFUSALS_PER_SECOND: Final = 100
+"""Dialers that are told, each second, that nobody listens here any more; the others hear nothing."""
+
+_Shared = WeakValueDictionary[Address, "_Endpoint"]
+_endpoints: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, _Shared]] = WeakKeyDictionary()
+"""By loop and bound address: the sockets that further listeners may share."""
 
 _NO_SUCH_ADDRESS: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+_TAKEN: Final = (errno.EADDRINUSE, errno.EACCES)
+"""What systems say of an address that somebody has bound; the second is Windows' word for it."""
 
 _log: Final = getLogger("echostream.quic")
 
 
-async def listen(url: Url, port: int, options: QuicOptions, accept: Acceptor) -> QuicListener:
-    """Bind all addresses that the URL's host has (all of the machine's for "")."""
+async def listen(
+    url: Url,
+    port: int,
+    options: QuicOptions,
+    accept: Acceptor,
+    dialect: type[Dialect] = Dialect,
+    route: str = "",
+) -> QuicListener:
+    """Bind all addresses that the URL's host has (all of the machine's for "").
+
+    An address that a listener of this process and loop has bound already is shared, if that one speaks another
+    protocol, or the same one with another ``route``.
+    """
     loop = asyncio.get_running_loop()
-    configuration = listener_configuration(options)
+    configuration = listener_configuration(options, dialect.alpn)
+    tenant = Tenant(url, dialect.alpn, route, options, configuration, dialect, accept)
     try:
         found = await loop.getaddrinfo(url.host or None, port, type=socket.SOCK_DGRAM, flags=socket.AI_PASSIVE)
     except OSError as error:
         raise ConnectFailed(f"cannot find {url.host!r} of {url}: {error.strerror or error}") from error
     endpoints: list[_Endpoint] = []
-    listener = QuicListener(endpoints)
+    listener = QuicListener(endpoints, tenant)
     try:
         for family, _, _, _, address in dict.fromkeys(found):
             if endpoints and not port:
                 address = (address[0], endpoints[0].address[1], *address[2:])  # the same port on all
-            endpoint = _Endpoint(loop, url.scheme, configuration, options, accept)
             try:
-                await endpoint.open(family, address)
+                endpoint = await _open(loop, family, address, tenant)
             except OSError as error:
                 if endpoints and error.errno in _NO_SUCH_ADDRESS:
                     continue
@@ -75,21 +96,39 @@ async def listen(url: Url, port: int, options: QuicOptions, accept: Acceptor) ->
     except BaseException:
         await listener.close()
         raise
-    listener.addresses = tuple(url_of(url.scheme, endpoint.address) for endpoint in endpoints)
+    path = url.path if route else ""
+    listener.addresses = tuple(url_of(url.scheme, endpoint.address) + path for endpoint in endpoints)
     return listener
+
+
+async def _open(loop: asyncio.AbstractEventLoop, family: int, address: Address, tenant: Tenant) -> _Endpoint:
+    """A new socket for ``tenant``, or its place at one that is there already; OSError where there is none for it."""
+    endpoint = _Endpoint(loop, tenant)
+    try:
+        await endpoint.open(family, address)
+    except OSError as error:
+        shared = _endpoints.get(loop, _Shared()).get(address)
+        if error.errno not in _TAKEN or shared is None or not shared.join(tenant):
+            raise
+        return shared
+    _endpoints.setdefault(loop, _Shared())[endpoint.address] = endpoint
+    return endpoint
 
 
 class QuicListener(Listener):
     """One bound URL, which may be several sockets (a name with IPv4 and IPv6 addresses)."""
 
-    def __init__(self, endpoints: Sequence[_Endpoint]) -> None:
+    def __init__(self, endpoints: Sequence[_Endpoint], tenant: Tenant) -> None:
         self.addresses = ()
         self._endpoints = endpoints
+        self._tenant = tenant
 
     async def close(self) -> None:
-        """Accept no more. Accepted connections go on; a socket is closed when the last of its connections has ended."""
+        """Accept no more. Accepted connections go on; a socket is closed when the last of its connections has ended,
+        and none of its listeners is left.
+        """
         for endpoint in self._endpoints:
-            endpoint.close()
+            endpoint.leave(self._tenant)
 
     @property
     def unfinished_handshakes(self) -> int:
@@ -123,30 +162,26 @@ class _Farewell:
 
 
 class _Endpoint:
-    """One socket and its connections; the link of each of them."""
+    """One socket, those who listen at it, and their connections; the link of each of them.
 
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        scheme: str,
-        configuration: QuicConfiguration,
-        options: QuicOptions,
-        accept: Acceptor,
-    ) -> None:
+    What concerns the socket and unfinished handshakes goes by the settings of the first to have listened.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, tenant: Tenant) -> None:
         self._loop = loop
         self._clock = clock_of(loop)
-        self._scheme = scheme
-        self._configuration = configuration
-        self._options = options
-        self._accept = accept
-        self._accepting = True
+        self._scheme = tenant.url.scheme
+        self._options = tenant.options
+        self._versions = tenant.configuration.supported_versions
+        self._tenants = [tenant]
         self._tokens = QuicRetryTokenHandler()
         self._connections: dict[bytes, QuicConnection | _Farewell] = {}
         self._cids: dict[QuicConnection, set[bytes]] = {}
         self._expiries: dict[QuicConnection, asyncio.TimerHandle] = {}
         self._touched: dict[QuicConnection, None] = {}
-        self._warnings = _Warnings(self._clock)
-        self._noise = _LastSecond()
+        self._warnings = Warnings(self._clock)
+        self._noise = LastSecond()
+        self._turned_away = LastSecond()
         self.unfinished: Counter[str] = Counter()
         """IP address → handshakes that it has begun and not completed."""
         self.ignored = 0
@@ -171,18 +206,38 @@ class _Endpoint:
         self.address = self._socket.address
         self.local_address = url_of(self._scheme, self.address)
 
-    def close(self) -> None:
-        """Accept no more, drop what has not finished its handshake, and go when the rest has ended."""
-        self._accepting = False
+    def join(self, tenant: Tenant) -> bool:
+        """Let ``tenant`` listen here too; False when another one has the same protocol and route.
+
+        ConfigError when its settings do not agree with those of another route.
+        """
+        for other in self._tenants:
+            if (other.alpn, other.route) == (tenant.alpn, tenant.route):
+                return False
+            tenant.check_beside(other)
+        self._tenants.append(tenant)
+        return True
+
+    def leave(self, tenant: Tenant) -> None:
+        """Accept no more for ``tenant``, drop what has not finished its handshake, and go when the rest has ended."""
+        if tenant not in self._tenants:
+            return
+        self._tenants.remove(tenant)
+        spoken = {other.alpn for other in self._tenants}
         for connection in list(self._expiries):
-            connection.abort()
-            connection.turn()
+            theirs = connection.tenant
+            if not spoken or (theirs is not None and theirs.alpn not in spoken):
+                connection.abort()
+                connection.turn()
         self._close_when_empty()
 
     def _close_when_empty(self) -> None:
-        if not self._accepting and not self._cids:
+        if not self._tenants and not self._cids:
             self._connections.clear()
             self._socket.close()
+            shared = _endpoints.get(self._loop, _Shared())
+            if shared.get(self.address) is self:
+                del shared[self.address]
 
     # The connections' link
 
@@ -205,11 +260,16 @@ class _Endpoint:
         self._connections.pop(cid, None)
         self._cids[connection].discard(cid)
 
+    def verified(self, connection: QuicConnection) -> bool:
+        """Who dials is not verified here."""
+        return True
+
     def established(self, connection: QuicConnection) -> None:
         """A handshake is complete: hand the connection over."""
         self._settle(connection)
+        assert connection.tenant is not None, "it was found out in the handshake"
         try:
-            self._accept(connection)
+            connection.tenant.accept(connection)
         except Exception:
             _log.exception("%s: the acceptor failed", self.local_address)
             connection.abort()
@@ -217,12 +277,17 @@ class _Endpoint:
     def ended(self, connection: QuicConnection) -> None:
         """Forget ``connection``, when what its peer may still send has come."""
         ending = connection.engine.ending
-        if self._settle(connection) and ending is not None and self._accepting:
-            why = handshake_failure(ending)
-            self._warnings.log("%s: the handshake of %s failed: %s", self.local_address, connection.peer_address, why)
+        if self._settle(connection) and ending is not None and self._tenants:
+            if connection.is_verified:
+                why = connection.dialect.never_ready(ending)
+            else:
+                why = handshake_failure(ending, " or ".join(dict.fromkeys(tenant.alpn for tenant in self._tenants)))
+            if why:
+                peer = connection.peer_address
+                self._warnings.log("%s: the handshake of %s failed: %s", self.local_address, peer, why)
         cids = self._cids.pop(connection, set())
         until = connection.engine.close_at
-        if until is not None and self._accepting:
+        if until is not None and self._tenants:
             farewell = _Farewell(connection.farewell)
             for cid in cids:
                 self._connections[cid] = farewell
@@ -300,15 +365,15 @@ class _Endpoint:
         target = self._connections.get(header.destination_cid)
         if target is not None:
             self._pass_on(target, [data], address, now)
-        elif not self._accepting or len(data) < MIN_DATAGRAM_BYTES or header.version is None:
+        elif len(data) < MIN_DATAGRAM_BYTES or header.version is None:
             self.ignored += 1
         elif header.packet_type is QuicPacketType.VERSION_NEGOTIATION:
             self.ignored += 1  # answering one with another would never end
-        elif header.version not in self._configuration.supported_versions:
+        elif header.version not in self._versions:
             answer = encode_quic_version_negotiation(
                 source_cid=header.destination_cid,
                 destination_cid=header.source_cid,
-                supported_versions=self._configuration.supported_versions,
+                supported_versions=self._versions,
             )
             self._socket.send([(answer, address)])
         elif header.packet_type is QuicPacketType.INITIAL:
@@ -319,6 +384,9 @@ class _Endpoint:
     def _on_initial(self, data: bytes, header: QuicHeader, address: Address, now: float) -> None:
         """The first packet of a handshake."""
         options, version = self._options, header.version or 0
+        if not self._tenants:
+            self._turn_away(header, version, address, now)
+            return
         unfinished = len(self._expiries)
         if unfinished >= options.max_handshakes or self.unfinished[address[0]] >= options.max_handshakes_per_address:
             self.refused += 1
@@ -344,10 +412,13 @@ class _Endpoint:
             if not header.token:
                 self._send_retry(header, version, address, now)
             return
+        tenant = self._tenants[0]
         engine = Engine(
-            self._configuration,
-            options,
+            tenant.configuration,
+            tenant.options,
             now=now,
+            uni_streams=tenant.dialect.uni_streams,
+            first_is_control=tenant.dialect.first_is_control,
             original_destination_connection_id=original_cid,
             retry_source_connection_id=retry_cid,
         )
@@ -356,12 +427,17 @@ class _Endpoint:
             self._clock,
             engine,
             self,
-            options,
+            tenant.options,
+            self._speak(tenant),
             dials=False,
             local_address=self.local_address,
             peer_address=url_of(self._scheme, address),
         )
         connection.peer_host = address[0]
+        if len(self._tenants) > 1:
+            engine.choose = partial(self._choose, connection, address)
+        else:
+            self._assign(connection, tenant, address)
         self._cids[connection] = set()
         self.cid_added(connection, header.destination_cid)
         self.cid_added(connection, engine.host_cid)
@@ -374,6 +450,35 @@ class _Endpoint:
             self._noise.note(now)
             self._settle(connection)
             self._forget(self._cids.pop(connection))
+
+    def _speak(self, tenant: Tenant) -> Dialect:
+        dialect = tenant.dialect()
+        dialect.routes = partial(self._routes, tenant.alpn)
+        return dialect
+
+    def _routes(self, alpn: str) -> dict[str, Tenant]:
+        return {tenant.route: tenant for tenant in self._tenants if tenant.alpn == alpn}
+
+    def _assign(self, connection: QuicConnection, tenant: Tenant, address: Address) -> None:
+        connection.tenant = tenant
+        connection.local_address = url_of(tenant.url.scheme, self.address)
+        connection.peer_address = url_of(tenant.url.scheme, address)
+
+    def _choose(self, connection: QuicConnection, address: Address, offered: Sequence[str]) -> Terms | None:
+        """The first of those who listen here whose protocol the dialer offers gets the connection."""
+        for tenant in self._tenants:
+            if tenant.alpn in offered:
+                self._assign(connection, tenant, address)
+                connection.adopt(tenant.options, self._speak(tenant))
+                return tenant.terms
+        return self._tenants[0].terms if self._tenants else None  # whose protocol it is not: TLS refuses it
+
+    def _turn_away(self, header: QuicHeader, version: int, address: Address, now: float) -> None:
+        """Nobody listens here any more; the socket is still there for the connections that were accepted."""
+        self.refused += 1
+        if self._turned_away.count(now) < REFUSALS_PER_SECOND:
+            self._turned_away.note(now)
+            self._socket.send([(refusal(header, version), address)])
 
     def _send_retry(self, header: QuicHeader, version: int, address: Address, now: float) -> None:
         source_cid = os.urandom(CID_BYTES)
@@ -396,44 +501,3 @@ class _Endpoint:
         """The handshake took too long."""
         if connection in self._expiries:
             connection.give_up_handshake()
-
-
-class _LastSecond:
-    """How often something happened within the last second or so."""
-
-    __slots__ = ("_count", "_since")
-
-    def __init__(self) -> None:
-        self._since = 0.0
-        self._count = 0
-
-    def note(self, now: float) -> None:
-        """It happened again."""
-        self._count = self.count(now) + 1
-
-    def count(self, now: float) -> int:
-        """How often since the second began."""
-        if now - self._since > 1.0:
-            self._since, self._count = now, 0
-        return self._count
-
-
-class _Warnings:
-    """A log that a flood of bad handshakes cannot fill."""
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._since = clock()
-        self._count = 0
-
-    def log(self, text: str, *values: object) -> None:
-        """Log one warning, or count it as left out."""
-        now = self._clock()
-        if now - self._since > LOG_INTERVAL_S:
-            left_out = self._count - LOG_BURST
-            if left_out > 0:
-                _log.warning("%d warnings like those before were left out", left_out)
-            self._since, self._count = now, 0
-        self._count += 1
-        if self._count <= LOG_BURST:
-            _log.warning(text, *values)

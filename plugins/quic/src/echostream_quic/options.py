@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final, Literal
 
 import msgspec
@@ -62,16 +63,20 @@ class QuicOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         """ConfigError, naming the key, for a value that makes no sense here."""
         if self.tls.client_ca:
             raise ConfigError(
-                "tls.client_ca cannot be used with quic: the QUIC library has no way to verify client certificates "
+                "tls.client_ca cannot be used over QUIC: the QUIC library has no way to verify client certificates "
                 "(its private switch accepts any). Remove it, and identify clients by credentials, or listen on tls://",
                 key="tls.client_ca",
             )
-        for key, least, most in _RANGES:
+        self.check_ranges(_RANGES)
+        if self.max_window_bytes < self.window_bytes:
+            raise ConfigError("max_window_bytes must not be smaller than window_bytes", key="max_window_bytes")
+
+    def check_ranges(self, ranges: Iterable[tuple[str, float, float]]) -> None:
+        """ConfigError for a setting outside of its range, as (name, least, most)."""
+        for key, least, most in ranges:
             value = getattr(self, key)
             if not least <= value <= most:
                 raise ConfigError(f"{key} must be from {least} to {most}, not {value}", key=key)
-        if self.max_window_bytes < self.window_bytes:
-            raise ConfigError("max_window_bytes must not be smaller than window_bytes", key="max_window_bytes")
 
 
 _RANGES: Final = (

@@ -116,6 +116,11 @@ class Outgoing:
         if end:
             self.ended = True
 
+    def prefix(self, data: bytes) -> None:
+        """Put ``data`` before everything that is queued; only while nothing was sent."""
+        self._pieces.appendleft(data)
+        self.queued_bytes += len(data)
+
     def take(self, room: int, session_credit: int) -> Frame | None:
         """The next frame of at most ``room`` bytes with its header, ``session_credit`` of them new data; or None."""
         offset = self.next_offset

@@ -137,16 +137,17 @@ class QuicSubstream(Substream):
         if stream.reset_code is not None:
             if not self._told_end:
                 self._told_end = True
-                receiver.on_reset(stream.reset_code)
+                receiver.on_reset(self._connection.dialect.code_in(stream.reset_code))
         elif stream.ended and not self._told_end:
             self._told_end = True
             receiver.on_end()
         if stream.stop_code is not None and not self._told_stop:
             self._told_stop = True
             if not self._writing_over:
-                receiver.on_stop(stream.stop_code)
+                code = self._connection.dialect.code_in(stream.stop_code)
+                receiver.on_stop(code)
                 # RFC 9000 section 3.5 wants an answer; the receiver has had its chance to name another code.
-                self.reset(stream.stop_code)
+                self.reset(code)
 
     def relieved(self) -> None:
         """The queue has room again."""

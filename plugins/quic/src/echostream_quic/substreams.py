@@ -84,13 +84,26 @@ class SubstreamState:
 
 
 class Substreams:
-    """The table. ``max_data`` and ``max_streams`` are what the peer was told and what it used."""
+    """The table. ``max_data``, ``max_streams`` and ``max_uni_streams`` are what the peer was told and what it used.
 
-    def __init__(self, options: QuicOptions, *, dials: bool, max_data: Limit, max_streams: Limit) -> None:
+    Streams on which only one side sends are in it too, with their other direction done from the start; what they are
+    for is their owner's business. ``uni_streams`` is how many of them the peer may have open.
+    """
+
+    def __init__(
+        self,
+        options: QuicOptions,
+        *,
+        dials: bool,
+        max_data: Limit,
+        max_streams: Limit,
+        max_uni_streams: Limit,
+        uni_streams: int = 0,
+    ) -> None:
         self.by_id: dict[int, SubstreamState] = {}
         self.scheduler = Scheduler()
         self.session = SessionWindow(
-            max_streams=options.max_streams,
+            max_streams=options.max_streams + uni_streams,
             window_bytes=options.window_bytes,
             growth_bytes=options.session_window_bytes,
         )
@@ -106,6 +119,7 @@ class Substreams:
         self._dials = dials
         self._max_data = max_data
         self._max_streams = max_streams
+        self._max_uni_streams = max_uni_streams
         self._limits_due = False
         self._credit_due: list[SubstreamState] = []
         self._stops_due: list[SubstreamState] = []
@@ -128,7 +142,19 @@ class Substreams:
         if outgoing.priority is Priority.CONTROL:
             window.fix(CONTROL_WINDOW_BYTES)
             self._owe_credit(state)
+        if stream_id & 2:  # it has one direction; the other is done
+            if bool(stream_id & 1) == self._dials:
+                outgoing.end_sent = True
+            else:
+                state.receiver.is_finished = True
+                window.close(0)
         return state
+
+    def make_control(self, state: SubstreamState) -> None:
+        """``state`` has turned out to be the control substream: it goes first, and has the control window."""
+        self.scheduler.reclass(state.outgoing, Priority.CONTROL)
+        state.window.fix(CONTROL_WINDOW_BYTES)
+        self._owe_credit(state)
 
     def ready(self, state: SubstreamState) -> None:
         """Let ``state`` have turns if it has something that may be sent."""
@@ -324,11 +350,15 @@ class Substreams:
         return room
 
     def _fill_limits(self, pieces: list[bytes], handlers: Handlers, room: int) -> int:
-        """Add MAX_DATA and MAX_STREAMS where the peer should be told anew."""
+        """Add MAX_DATA and both kinds of MAX_STREAMS where the peer should be told anew."""
         self._limits_due = False
         if self.listening:
             self._max_data.value = max(self._max_data.value, self.session.limit)
-        for limit, frame_type in ((self._max_data, frames.MAX_DATA), (self._max_streams, frames.MAX_STREAMS)):
+        for limit, frame_type in (
+            (self._max_data, frames.MAX_DATA),
+            (self._max_streams, frames.MAX_STREAMS),
+            (self._max_uni_streams, frames.MAX_STREAMS_UNI),
+        ):
             if limit.value != limit.sent:
                 piece = frames.frame(frame_type, limit.value)
                 limit.sent = limit.value
@@ -387,7 +417,7 @@ class Substreams:
             return
         window.release(self._options.window_bytes)
         if bool(state.stream_id & 1) == self._dials:
-            limit = self._max_streams
+            limit = self._max_uni_streams if state.stream_id & 2 else self._max_streams
             limit.value += 1
             # As aioquic does: when the peer has fewer left than it would get, so one frame serves many.
             if limit.sent - limit.used < limit.value - limit.sent:

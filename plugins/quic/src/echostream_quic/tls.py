@@ -34,7 +34,7 @@ _CIPHERS: Final = [
 ]
 
 
-def listener_configuration(options: QuicOptions) -> QuicConfiguration:
+def listener_configuration(options: QuicOptions, alpn: str = ALPN) -> QuicConfiguration:
     """For a listener; ConfigError, naming the key, when the certificate cannot be used."""
     options.check()
     tls = options.tls
@@ -43,19 +43,19 @@ def listener_configuration(options: QuicOptions) -> QuicConfiguration:
     if tls.dev:
         pair = _development_pair()
         certificate_path, key_path = str(pair.certificate_path), str(pair.private_key_path)
-    configuration = _common(options, is_client=False)
+    configuration = _common(options, alpn, is_client=False)
     chain = _load_certificates(certificate_path, f"{KEY}.certificate")
     configuration.certificate, configuration.certificate_chain = chain[0], chain[1:]
     configuration.private_key = _load_key(key_path, chain[0])
     return configuration
 
 
-def dialer_configuration(options: QuicOptions, host: str) -> QuicConfiguration:
+def dialer_configuration(options: QuicOptions, host: str, alpn: str = ALPN) -> QuicConfiguration:
     """For a dialer to ``host``. With a pin the certificate is compared after the handshake, see ``pin_of``."""
     options.check()
     tls = options.tls
     tls.check_dialer(KEY)
-    configuration = _common(options, is_client=True)
+    configuration = _common(options, alpn, is_client=True)
     configuration.server_name = tls.server_name or host
     if tls.dev or tls.pin:
         # aioquic still checks that the peer owns the certificate's key (CertificateVerify); a test holds it to that.
@@ -82,9 +82,9 @@ def fingerprint(certificate: x509.Certificate) -> bytes:
     return hashlib.sha256(certificate.public_bytes(Encoding.DER)).digest()
 
 
-def _common(options: QuicOptions, *, is_client: bool) -> QuicConfiguration:
+def _common(options: QuicOptions, alpn: str, *, is_client: bool) -> QuicConfiguration:
     return QuicConfiguration(
-        alpn_protocols=[ALPN],
+        alpn_protocols=[alpn],
         cipher_suites=list(_CIPHERS),
         congestion_control_algorithm={"reno": RENO, "cubic": CUBIC}[options.congestion],
         idle_timeout=options.idle_timeout_s,
