@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final
 import typer
 from typer.main import get_command
 
-from echostream_cli import bench, call, config, demo, discover, events, plugins, serve, version
+from echostream_cli import bench, call, cert, config, demo, discover, events, plugins, serve, version
 from echostream_cli.help_texts import block, texts
 from echostream_cli.plugin_commands import CommandGroup, ReaderGone
 from echostream_cli.screen import draws, note, print_line
@@ -65,6 +65,7 @@ def application(debug: _Debug | None = None) -> typer.Typer:
     for name, module, text in (
         ("plugins", plugins, "See what is installed, and whether it works."),
         ("config", config, "Check, show and describe configurations."),
+        ("cert", cert, "Make certificates that browsers accept."),
     ):
         group = typer.Typer(no_args_is_help=True, help=text)
         module.add_commands(group, drawn=drawn)

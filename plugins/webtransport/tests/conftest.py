@@ -1,0 +1,66 @@
+"""Every asynchronous test runs on asyncio's own loop and, where it is installed, on uvloop."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import logging
+import os
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from plugins.quic.tests.conftest import Authority
+from plugins.quic.tests.recording import Ends, LogLines
+from plugins.webtransport.tests.sessions import connect
+
+LoopFactory = Callable[[], asyncio.AbstractEventLoop]
+
+
+def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> Mapping[str, LoopFactory]:
+    """The loops, by name; a module may name its own in ``LOOPS``. Only those in ECHOSTREAM_TEST_LOOPS, if it is set."""
+    own: Mapping[str, LoopFactory] | None = getattr(getattr(item, "module", None), "LOOPS", None)
+    if own is not None:
+        return own
+    factories: dict[str, LoopFactory] = {"asyncio": asyncio.SelectorEventLoop}
+    if importlib.util.find_spec("uvloop") is not None:
+        import uvloop
+
+        factories["uvloop"] = uvloop.new_event_loop
+    chosen = os.environ.get("ECHOSTREAM_TEST_LOOPS", "").split() or list(factories)
+    return {name: factory for name, factory in factories.items() if name in chosen}
+
+
+@pytest.fixture(autouse=True, scope="session")
+def development_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the user's own development certificate out of the tests; one pair serves them all."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ECHOSTREAM_DEV_DIR", str(tmp_path_factory.mktemp("certificates") / "dev"))
+        yield
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    """A certificate authority of this test's own."""
+    return Authority(tmp_path)
+
+
+@pytest.fixture
+async def ends() -> AsyncIterator[Ends]:
+    """Two connected ends, the control substream open; afterwards the rules that hold for every recorder are checked."""
+    async with AsyncExitStack() as stack:
+        ends = await connect(stack)
+        yield ends
+        ends.check_rules()
+
+
+@pytest.fixture
+def log() -> Iterator[LogLines]:
+    """What the plugin logs."""
+    lines = LogLines()
+    logger = logging.getLogger("echostream.quic")
+    logger.addHandler(lines)
+    yield lines
+    logger.removeHandler(lines)
