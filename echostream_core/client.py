@@ -16,6 +16,7 @@ from echostream_core.dialing import Dialer
 from echostream_core.engine.datagram_handlers import DatagramHandler, check_channel, compile_datagram_handler
 from echostream_core.engine.endpoint import EndpointSettings, make_limits
 from echostream_core.engine.gate import Gate
+from echostream_core.engine.leftovers import Leftovers
 from echostream_core.engine.listeners import collect_listeners
 from echostream_core.engine.outgoing import DEFAULT_TIMEOUT, MetadataLike, _Default
 from echostream_core.engine.session import Session
@@ -102,6 +103,7 @@ class RpcClient:
         self._gate: Gate | None = None
         self._problem: EchoStreamError | None = None
         self._closed = False
+        self._leftovers = Leftovers()
         self._subscriptions: list[Subscription] = []
         self._datagram_handlers: dict[int, DatagramHandler] = {}
         self._after_reconnect: list[Callable[[], None]] = []
@@ -648,6 +650,9 @@ class RpcClient:
             self._end_subscriptions(EndOfStream("the client was closed"))
         if self._session is not None:
             await self._session.close(CloseCode.OK)
+        if self._last is not None:
+            self._leftovers.add(self._last.connection)
+            await self._leftovers.clear()
 
     async def _flush_events(self, session: Session, timeout: float) -> None:
         try:

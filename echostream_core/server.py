@@ -21,6 +21,7 @@ from echostream_core.complaints import ComplaintLog
 from echostream_core.config import Config, load_config
 from echostream_core.discovery import Advertise, Endpoint
 from echostream_core.engine.endpoint import EndpointSettings, Target, make_limits
+from echostream_core.engine.leftovers import Leftovers
 from echostream_core.engine.session import Session
 from echostream_core.engine.session_events import send_to_all
 from echostream_core.errors import CloseCode, ConfigError, EchoStreamError
@@ -119,6 +120,7 @@ class RpcServer:
         self._sessions: dict[Session, None] = {}  # in their order: a set would close them in that of their addresses
         self._unfinished: dict[Session, str] = {}
         self._unfinished_by_address: Counter[str] = Counter()
+        self._leftovers = Leftovers()
         self._complaints: ComplaintLog | None = None
         self._state = "stopped"
         self._stop: asyncio.Event | None = None
@@ -244,6 +246,7 @@ class RpcServer:
         await asyncio.gather(*(session.drain(timeout) for session in self.sessions))
         for session in list(self._sessions):
             session.abort()
+        await self._leftovers.clear()
         self._set_state("stopped")
         self._closing = None
         if self._stop is not None:
@@ -365,6 +368,7 @@ class RpcServer:
     def _session_closed(self, session: Session, error: EchoStreamError | None) -> None:
         self._forget_unfinished(session)
         self._sessions.pop(session, None)
+        self._leftovers.add(session.connection)
         if error is not None:
             _logger.debug("%s: session ended: %s", session.peer, error)
 

@@ -11,7 +11,7 @@ strangers in words that they understand.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextvars import copy_context
 from dataclasses import replace
 from functools import lru_cache
@@ -99,6 +99,10 @@ class MuxedConnection(Connection):
         self._receiving = False
         self._ended = False  # closed by either side, lost or failed: nothing more is delivered but on_closed
         self._linger: asyncio.TimerHandle | None = None
+        self.gone = False
+        """The pipe has ended too, which may be later than the connection: a closing handshake takes the peer's time."""
+        self.on_gone: Callable[[MuxedConnection], object] | None = None
+        """Called when that is so."""
 
     # The contract's Connection.
 
@@ -196,6 +200,9 @@ class MuxedConnection(Connection):
         if self._linger is not None:
             self._linger.cancel()
             self._linger = None
+        self.gone = True
+        if self.on_gone is not None:
+            self.on_gone(self)
         if self._ended:
             self._report(None)
             return
