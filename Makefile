@@ -3,17 +3,18 @@
 #   PYTHON=/path/to/python3     the interpreter for .venv (default: the first of 3.11, 3.12, 3.13, python3 that serves)
 #   ARGS="..."                  goes to `echostream demo`, `echostream bench` or the interop matrix
 #   PREVIOUS=commit             an earlier version that `make interop` crosses too
-#   PYTEST_ARGS="..."           goes to pytest, for instance "-n 4" or "-k mux"
+#   PYTEST_ARGS="..."           goes to pytest instead of "-n 3 --dist worksteal", for instance "-k mux"
 
 PYTHON ?=
 ARGS ?=
 PREVIOUS ?=
 export PREVIOUS
-PYTEST_ARGS ?= -n 2
+# Some tests wait for the network or another process: three workers keep two cores busy.
+PYTEST_ARGS ?= -n 3 --dist worksteal
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-quick unplug startup lint format docs interop bench clean
+.PHONY: help venv peers demo test test-quick unplug startup lint format docs interop bench clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,10 +22,13 @@ help: ## Show this list
 venv: ## Make or refresh .venv: the core, every plugin and the tools
 	@scripts/venv.sh .venv "$(PYTHON)"
 
+peers: ## Get the independent programs that the tests run ours against: Chromium, Autobahn, nginx, quinn, avahi
+	@scripts/peers.sh
+
 demo: venv ## One program over every transport and codec, measured before your eyes
 	@$(BIN)/echostream demo $(ARGS)
 
-test: lint ## Checks, types and tests, on every Python from 3.11 to 3.13 that the machine has
+test: lint peers ## Checks, types and tests, on every Python from 3.11 to 3.13 that the machine has
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 	@scripts/test-pythons.sh $(PYTEST_ARGS)
 
@@ -58,6 +62,6 @@ bench: venv ## Ours beside the peers': ratios, JSON and a chart
 	@$(BIN)/echostream bench $(ARGS)
 
 clean: ## Remove the virtual environments, caches and builds
-	rm -rf .venv .venv-3.* .venv*.lock build dist plugins/*/build plugins/*/dist
+	rm -rf .venv .venv-3.* .venv-peers .venv*.lock build dist plugins/*/build plugins/*/dist
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

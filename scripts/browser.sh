@@ -4,8 +4,8 @@
 #   scripts/browser.sh            does nothing when all of it is there, so `make test` may call it every time
 #
 # Chromium and Node come from the system (on Debian and Ubuntu by apt, where we are root), playwright-core lies in
-# .venv-peers/node. What cannot be had is named, and the tests that need it are skipped; with ECHOSTREAM_REQUIRE_PEERS=1
-# it is an error instead.
+# .venv-peers/node. What cannot be had is named, and the tests that need it are skipped; where ECHOSTREAM_REQUIRE_PEERS
+# is 1 or lists browser, it is an error instead.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -15,7 +15,7 @@ stamp=$folder/.playwright-core
 
 missing() {
     echo "The tests with a real browser will be skipped: $1" >&2
-    [[ ${ECHOSTREAM_REQUIRE_PEERS:-} != 1 ]] || exit 1
+    case ",${ECHOSTREAM_REQUIRE_PEERS:-}," in *,1,* | *,browser,*) exit 1 ;; esac
     exit 0
 }
 

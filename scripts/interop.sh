@@ -31,7 +31,7 @@ PYTHON
 
 cat >"$plan" <<'TOML'
 [matrix]
-transports = ["tcp", "tls", "unix", "quic"]
+transports = ["tcp", "tls", "unix", "ws", "quic", "wt"]
 codecs = ["msgpack", "cbor", "json"]
 parallel = 2
 

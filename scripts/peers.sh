@@ -1,44 +1,13 @@
 #!/usr/bin/env bash
-# What the tests with a foreign WebTransport peer need: a Python ≥ 3.12 with web-transport-quinn (Rust's quinn) in it.
+# The independent programs that the tests run ours against: Chromium, Autobahn, nginx, Node, quinn, avahi.
 #
-#   scripts/peers.sh              does nothing when it is there, so `make test` may call it every time
+#   scripts/peers.sh              does nothing when all of them are there, so `make test` calls it every time
 #
-# It lies in .venv-peers/quinn. What cannot be had is named, and the tests that need it are skipped; with
-# ECHOSTREAM_REQUIRE_PEERS=1 it is an error instead.
+# What cannot be had is named, and the tests that need it are skipped; where ECHOSTREAM_REQUIRE_PEERS is 1, or lists some
+# of browser, autobahn, nginx, node, quinn, avahi, the absence of these is an error instead.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-. scripts/pythons.sh
 
-QUINN=0.1.0
-folder=.venv-peers/quinn
-stamp=$folder/.web-transport-quinn
-
-missing() {
-    echo "The tests with quinn will be skipped: $1" >&2
-    [[ ${ECHOSTREAM_REQUIRE_PEERS:-} != 1 ]] || exit 1
-    exit 0
-}
-
-if [[ -x $folder/bin/python && -f $stamp && $(<"$stamp") == "$QUINN" ]]; then
-    exit 0
-fi
-
-mkdir -p .venv-peers
-# Two terminals may start at once.
-if command -v flock >/dev/null; then
-    exec 9>"$folder.lock"
-    flock 9
-    [[ ! -f $stamp || $(<"$stamp") != "$QUINN" ]] || exit 0
-fi
-
-python=
-for version in 3.12 3.13 3.14; do
-    python=$(find_python "$version") && break
+for script in browser ws-peers quinn avahi; do
+    "scripts/$script.sh"
 done
-[[ -n $python ]] || missing "there is no Python 3.12 or later"
-
-rm -rf "$folder"
-"$python" -m venv "$folder"
-"$folder/bin/python" -m pip --disable-pip-version-check --no-input --quiet install --only-binary :all: \
-    "web-transport-quinn==$QUINN" || missing "web-transport-quinn $QUINN cannot be installed here"
-echo "$QUINN" >"$stamp"

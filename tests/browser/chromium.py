@@ -19,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-import pytest
+from tests.support.peers import absent
 
 __all__ = ["HERE", "Chromium", "Page", "find_chromium", "find_node", "require"]
 
@@ -31,9 +31,7 @@ PATIENCE_S: Final = 30.0
 
 def require(reason: str) -> NoReturn:
     """Skip the test, or fail it where everything has to be there (as in continuous integration)."""
-    if os.environ.get("ECHOSTREAM_REQUIRE_PEERS") == "1":
-        pytest.fail(f"ECHOSTREAM_REQUIRE_PEERS=1, but {reason}", pytrace=False)
-    pytest.skip(reason)
+    absent("browser", reason)
 
 
 def find_node() -> str:

@@ -39,7 +39,7 @@ PLUGIN_NEEDS = {
     "echostream-tcp": {},
     "echostream-testkit": {"hypothesis": ">=6.170", "pytest": ">=9.2", "pytest-asyncio": ">=1.5"},
     "echostream-websocket": {"websockets": ">=17.0.1"},
-    "echostream-webtransport": {"aioquic": "<1.8,>=1.7.2"},
+    "echostream-webtransport": {"aioquic": "<1.8,>=1.7.2", "pylsqpack": ">=1.0"},
 }
 """The library of each plugin, with its floor: the oldest version without a bug that we met."""
 

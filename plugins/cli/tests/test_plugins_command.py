@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from echostream_core import resolver
 from plugins.cli.tests.conftest import Done, Run, install, process
 
 BROKEN = "raise ImportError('no such luck')\n"
@@ -121,11 +122,12 @@ def test_why_explains_the_way_to_a_plugin(echostream: Run, name: str) -> None:
     assert lines[-1].endswith("transport memory is provided by echostream-core/memory")
 
 
-def test_why_says_what_to_install(echostream: Run) -> None:
-    done = echostream("plugins", "why", "ws")
+def test_why_says_what_to_install(echostream: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resolver, "_hints", lambda: {"transport": {"pigeon": "echostream-pigeon"}})
+    done = echostream("plugins", "why", "pigeon")
     assert done.status == 1
     assert "E-NO-PROVIDER" in done.out
-    assert "pip install echostream-websocket" in done.out
+    assert "pip install echostream-pigeon" in done.out
 
 
 def test_why_as_json(echostream: Run) -> None:

@@ -10,6 +10,3 @@ from echostream_testkit import TransportConformance
 class TestWebTransport(TransportConformance):
     url = "wt://127.0.0.1:0/session"
     options: ClassVar[dict[str, Any]] = {"tls": {"dev": True}, "idle_timeout_s": 2.0}
-    known_gaps: ClassVar[dict[str, str]] = {
-        "test_import_budget": "its options are those of echostream-quic and more, so that package is imported with it",
-    }

@@ -1,6 +1,6 @@
 """Rust's quinn at the other end: a WebTransport peer that shares nothing with aioquic.
 
-It needs a Python of its own; ``scripts/peers.sh`` makes it. Without it the tests are skipped, and say why; with
+It needs a Python of its own; ``scripts/quinn.sh`` makes it. Without it the tests are skipped, and say why; with
 ``ECHOSTREAM_REQUIRE_PEERS=1`` they fail.
 """
 
@@ -21,25 +21,24 @@ from echostream_core.types import Priority
 from echostream_quic.tls import fingerprint
 from plugins.quic.tests.recording import Recorder, SubstreamRecorder
 from plugins.webtransport.tests.sessions import dial, end, serve
+from tests.support.peers import absent
 
 ROOT = Path(__file__).resolve().parents[3]
 PEER = Path(__file__).with_name("quinn_peer.py")
 PYTHON = ROOT / ".venv-peers" / "quinn" / "bin" / "python"
-SCRIPT = ROOT / "scripts" / "peers.sh"
+SCRIPT = ROOT / "scripts" / "quinn.sh"
 PATIENCE_S = 60.0
 
 
 @pytest.fixture(scope="module")
 def quinn() -> str:
     """The Python in which quinn is installed."""
-    said = "scripts/peers.sh is not here"
+    said = "scripts/quinn.sh is not here"
     if not PYTHON.exists() and SCRIPT.exists():
         made = subprocess.run([SCRIPT], capture_output=True, text=True, check=False)
-        said = made.stderr.strip() or "scripts/peers.sh has made none"
+        said = made.stderr.strip() or "scripts/quinn.sh has made none"
     if not PYTHON.exists():
-        if os.environ.get("ECHOSTREAM_REQUIRE_PEERS") == "1":
-            pytest.fail(f"no Python with web-transport-quinn: {said}")
-        pytest.skip(f"no Python with web-transport-quinn: {said}")
+        absent("quinn", f"no Python with web-transport-quinn: {said}")
     return str(PYTHON)
 
 
