@@ -38,8 +38,12 @@ PLUGIN_NEEDS = {
     "echostream-sim": {},
     "echostream-tcp": {},
     "echostream-testkit": {"hypothesis": ">=6.170", "pytest": ">=9.2", "pytest-asyncio": ">=1.5"},
-    "echostream-websocket": {"websockets": ">=17.0.1"},
-    "echostream-webtransport": {"aioquic": "<1.8,>=1.7.2", "pylsqpack": ">=1.0"},
+    "echostream-websocket": {"echostream-tcp": "<0.2,>=0.1", "websockets": ">=17.0.1"},
+    "echostream-webtransport": {
+        "aioquic": "<1.8,>=1.7.2",
+        "echostream-quic": "<0.2,>=0.1",
+        "pylsqpack": ">=1.0",
+    },
 }
 """The library of each plugin, with its floor: the oldest version without a bug that we met."""
 
@@ -253,6 +257,9 @@ def test_schemes_and_codecs_are_indexed(built: dict[str, Built]) -> None:
         ("transports", "tls"): "echostream-tcp",
         ("transports", "unix"): "echostream-tcp",
         ("transports", "quic"): "echostream-quic",
+        ("transports", "ws"): "echostream-websocket",
+        ("transports", "wss"): "echostream-websocket",
+        ("transports", "wt"): "echostream-webtransport",
         ("codecs", "msgpack"): "echostream-codec-msgpack",
         ("codecs", "cbor"): "echostream-codec-cbor",
     }
@@ -321,5 +328,7 @@ def test_core_alone_imports_and_finds_no_plugin(built: dict[str, Built], tmp_pat
 
 
 def test_plugin_installs_alone_beside_core(plugin: Built, built: dict[str, Built], tmp_path: Path) -> None:
-    install(tmp_path, built["echostream-core"], plugin)
-    assert load_plugins_in(tmp_path) == ([] if plugin.name in LIBRARIES else [plugin.package])
+    hosts = [built[name] for name in PLUGIN_NEEDS[plugin.name] if name in built]  # a plugin may stand on another
+    install(tmp_path, built["echostream-core"], *hosts, plugin)
+    expected = sorted(one.package for one in (*hosts, plugin) if one.name not in LIBRARIES)
+    assert load_plugins_in(tmp_path) == expected

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import importlib.util
 import logging
-import os
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -14,22 +11,12 @@ import pytest
 import trustme
 
 from plugins.quic.tests.recording import Ends, LogLines, connect
-
-LoopFactory = Callable[[], asyncio.AbstractEventLoop]
+from tests.support.loops import LoopFactory, real_loops
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> Mapping[str, LoopFactory]:
-    """The loops, by name; a module may name its own in ``LOOPS``. Only those in ECHOSTREAM_TEST_LOOPS, if it is set."""
-    own: Mapping[str, LoopFactory] | None = getattr(getattr(item, "module", None), "LOOPS", None)
-    if own is not None:
-        return own
-    factories: dict[str, LoopFactory] = {"asyncio": asyncio.SelectorEventLoop}
-    if importlib.util.find_spec("uvloop") is not None:
-        import uvloop
-
-        factories["uvloop"] = uvloop.new_event_loop
-    chosen = os.environ.get("ECHOSTREAM_TEST_LOOPS", "").split() or list(factories)
-    return {name: factory for name, factory in factories.items() if name in chosen}
+    """The loops, by name."""
+    return real_loops(item)
 
 
 @pytest.fixture(autouse=True, scope="session")

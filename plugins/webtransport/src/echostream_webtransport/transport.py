@@ -11,6 +11,7 @@ from echostream_core.capabilities import Capabilities
 from echostream_core.errors import ConfigError
 from echostream_core.transport import Acceptor, Connection, Listener, Transport, TransportSpec
 from echostream_core.types import Url
+from echostream_quic.transport import SPEC as QUIC
 from echostream_webtransport.options import WebTransportOptions
 
 __all__ = ["SPEC", "WebTransportTransport"]
@@ -57,23 +58,9 @@ def _port(url: Url) -> int:
 SPEC: Final = TransportSpec(
     scheme="wt",
     factory=WebTransportTransport,
-    capabilities=Capabilities(
-        streams="native",
-        datagrams="native",
-        reset=True,
-        half_close=True,
-        flow_control=True,
-        migration=True,
-        encrypted=True,
-        priorities=True,
-    ),
+    capabilities=QUIC.capabilities,
     options=WebTransportOptions,
     summary="WebTransport over HTTP/3: for browsers and native clients, on the QUIC plugin's engine",
-    notes={
-        "early_data": "0-RTT is off: aioquic stalls when it meets a Retry",
-        "migration": "a listener follows a dialer whose address changes; a dialer keeps its socket",
-        "peer_identity": "browsers show no client certificates, and aioquic cannot verify them",
-        "socket_handover": "packets of one connection would reach the wrong process",
-    },
+    notes=QUIC.notes | {"peer_identity": "browsers show no client certificates, and aioquic cannot verify them"},
 )
 """What the hook hands over."""
