@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import pytest
 
-__all__ = ["LoopFactory", "real_loops"]
+__all__ = ["LoopFactory", "guest_loops", "real_loops"]
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
@@ -26,3 +26,12 @@ def real_loops(item: pytest.Item) -> Mapping[str, LoopFactory]:
         factories["uvloop"] = uvloop.new_event_loop
     chosen = os.environ.get("ECHOSTREAM_TEST_LOOPS", "").split() or list(factories)
     return {name: factory for name, factory in factories.items() if name in chosen}
+
+
+def guest_loops(item: pytest.Item, on_all: Collection[str]) -> Mapping[str, LoopFactory]:
+    """For a plugin that stands on another, whose sockets are tested on every loop: the modules ``on_all`` run on all of
+    them too, the others on asyncio's own.
+    """
+    loops = real_loops(item)
+    module = item.path.stem
+    return loops if module in on_all or "asyncio" not in loops else {"asyncio": loops["asyncio"]}

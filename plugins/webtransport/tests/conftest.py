@@ -1,4 +1,4 @@
-"""Every asynchronous test runs on asyncio's own loop and, where it is installed, on uvloop."""
+"""Tests run on asyncio's own loop, and where sockets are opened on uvloop too: below is echostream-quic."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import pytest
 from plugins.quic.tests.conftest import Authority
 from plugins.quic.tests.recording import Ends, LogLines
 from plugins.webtransport.tests.sessions import connect
-from tests.support.loops import LoopFactory, real_loops
+from tests.support.loops import LoopFactory, guest_loops
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> Mapping[str, LoopFactory]:
     """The loops, by name."""
-    return real_loops(item)
+    return guest_loops(item, on_all=("test_conformance", "test_sharing"))
 
 
 @pytest.fixture(autouse=True, scope="session")
