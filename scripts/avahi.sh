@@ -14,18 +14,19 @@ missing() {
     exit 0
 }
 
-declare -A package=([avahi-daemon]=avahi-daemon [avahi-browse]=avahi-utils [avahi-publish]=avahi-utils [dbus-daemon]=dbus-daemon [ip]=iproute2 [unshare]=util-linux)
 [[ $(uname) == Linux ]] || missing "network namespaces are a feature of Linux."
+declare -A package=([avahi-daemon]=avahi-daemon [avahi-browse]=avahi-utils [avahi-publish]=avahi-utils [dbus-daemon]=dbus-daemon [ip]=iproute2 [unshare]=util-linux)
 packages=()
 for program in "${!package[@]}"; do
     command -v "$program" >/dev/null || [[ -x /usr/sbin/$program ]] || packages+=("${package[$program]}")
 done
 ((${#packages[@]})) || exit 0
+mapfile -t packages < <(printf '%s\n' "${packages[@]}" | sort -u)
 
 command -v apt-get >/dev/null && [[ $(id -u) == 0 ]] ||
     missing "install ${packages[*]} (Debian: sudo apt-get install ${packages[*]})."
 echo "Installing ${packages[*]}."
 export DEBIAN_FRONTEND=noninteractive
 # Debian starts what it installs; this one is only to be there, and a machine where services may not start is no obstacle.
-{ apt-get update -qq && apt-get install -y -qq --no-install-recommends "${packages[@]}"; } >/dev/null 2>&1 ||
+{ apt-get update -qq; apt-get -o DPkg::Lock::Timeout=120 install -y -qq --no-install-recommends "${packages[@]}"; } >/dev/null 2>&1 ||
     missing "apt-get could not install ${packages[*]}."

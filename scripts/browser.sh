@@ -19,11 +19,11 @@ missing() {
     exit 0
 }
 
-chromium() { command -v chromium || command -v chromium-browser || command -v google-chrome; }
+has_chromium() { command -v chromium || command -v chromium-browser || command -v google-chrome; }
 node_serves() { command -v node && command -v npm && [[ $(node -p 'parseInt(process.versions.node) >= 18') == true ]]; }
 drives() { [[ -f $stamp && $(<"$stamp") == "$PLAYWRIGHT" ]]; }
 
-if chromium && node_serves && drives; then
+if has_chromium && node_serves && drives; then
     exit 0
 fi >/dev/null
 
@@ -35,14 +35,14 @@ if command -v flock >/dev/null; then
 fi
 
 packages=()
-chromium >/dev/null || packages+=(chromium)
+has_chromium >/dev/null || packages+=(chromium)
 node_serves >/dev/null || packages+=(nodejs npm)
 if ((${#packages[@]})); then
     command -v apt-get >/dev/null && [[ $(id -u) == 0 ]] ||
         missing "install ${packages[*]} (Debian: sudo apt-get install ${packages[*]}), Node 18 or later."
     echo "Installing ${packages[*]}."
     export DEBIAN_FRONTEND=noninteractive
-    { apt-get update -qq && apt-get install -y -qq --no-install-recommends "${packages[@]}"; } >/dev/null ||
+    { apt-get update -qq; apt-get -o DPkg::Lock::Timeout=120 install -y -qq --no-install-recommends "${packages[@]}"; } >/dev/null ||
         missing "apt-get could not install ${packages[*]}."
     node_serves >/dev/null || missing "Node 18 or later is needed, not $(node --version || echo none)."
 fi

@@ -96,7 +96,7 @@ install_from_system() { # PEER PACKAGE…
         trap "rm -f $policy" EXIT
     fi
     export DEBIAN_FRONTEND=noninteractive
-    if ! { apt-get update -qq && apt-get install -y -qq --no-install-recommends "${packages[@]}"; } \
+    if ! { apt-get update -qq; apt-get -o DPkg::Lock::Timeout=120 install -y -qq --no-install-recommends "${packages[@]}"; } \
         >/dev/null 2>&1; then
         lack "$peer" "apt-get could not install ${packages[*]}"
         return 1
