@@ -102,7 +102,7 @@ class Advertiser:
         self._changed.set()
 
     async def stop(self) -> None:
-        """Say goodbye, for at most ``GOODBYE_S`` seconds. Never raises for what the network does."""
+        """Say goodbye, for at most ``GOODBYE_S`` seconds. Never raises for what the network or the backend does."""
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
@@ -110,14 +110,17 @@ class Advertiser:
         announcement, self._announcement = self._announcement, None
         discovery, self._discovery = self._discovery, None
         self.announced = None
-        try:
-            async with asyncio.timeout(GOODBYE_S):
-                if announcement is not None:
-                    await announcement.withdraw()
-                if discovery is not None and self._own:
-                    await discovery.close()
-        except (EchoStreamError, TimeoutError) as error:
-            _logger.warning("the goodbye of %r may not have been heard: %s", self.instance, error or "timeout")
+        steps = [announcement.withdraw] if announcement is not None else []
+        if discovery is not None and self._own:
+            steps.append(discovery.close)  # also when the goodbye hangs: its sockets must not stay
+        for step in steps:
+            try:
+                async with asyncio.timeout(GOODBYE_S / len(steps)):
+                    await step()
+            except (EchoStreamError, TimeoutError) as error:
+                _logger.warning("the goodbye of %r may not have been heard: %s", self.instance, error or "timeout")
+            except Exception:  # the plugin's own code: the server stops in order nevertheless
+                _logger.exception("the goodbye of %r failed in the discovery backend", self.instance)
 
     def _endpoint(self) -> Endpoint:
         advertise = self._advertise

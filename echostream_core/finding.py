@@ -40,6 +40,10 @@ Where = Mapping[str, str | Collection[str]] | Callable[[Endpoint], bool] | None
 LISTED: Final = frozenset({"transports", "codecs"})
 """Attributes that hold several names, comma-separated: one of them has to be the wanted one."""
 
+TRUST: Final = ("dev", "pin", "ca", "server_name")
+"""TLS settings that say whom to trust, beyond whoever has a certificate for his own address."""
+_SAY_WHOM: Final = "say whom to trust with tls.server_name, tls.ca or tls.pin, or set insecure_credentials = true"
+
 _logger = logging.getLogger("echostream.discovery")
 
 
@@ -285,6 +289,7 @@ class Finder:
                 (target,) = self._settings.targets([text])
                 if not self._insecure:
                     check_credentials(self._settings, target)
+                    _check_trust_in(self._settings, target)
                 targets.append(target)
             except EchoStreamError as error:  # somebody else's URL: what is wrong with it is no fault of our caller's
                 reasons.append(str(error))
@@ -306,7 +311,7 @@ class Finder:
 
 
 def _check_trust(settings: EndpointSettings) -> None:
-    """ConfigError where credentials could go to whoever announces the service.
+    """ConfigError where no transport is told whom to trust: then credentials could go to whoever announces the service.
 
     Discovery tells addresses and proves nothing: a certificate that fits an announced address proves only that it is
     that address. What the application itself expects has to be named: a pin, a private authority, or a server's name.
@@ -317,14 +322,20 @@ def _check_trust(settings: EndpointSettings) -> None:
     if settings.config is not None and settings.section is not None:
         for tables in (settings.config.transport, settings.section.transport):
             trust += [options.get("tls") for options in tables.values()]
-    for tls in trust:
-        if isinstance(tls, Mapping) and any(tls.get(key) for key in ("dev", "pin", "ca", "server_name")):
-            return
-    raise ConfigError(
-        "credentials are not sent to whoever announces the service: say whom to trust with tls.server_name, tls.ca or "
-        "tls.pin, or set insecure_credentials = true",
-        key="credentials",
-    )
+    if not any(isinstance(tls, Mapping) and any(tls.get(key) for key in TRUST) for tls in trust):
+        raise ConfigError(f"credentials are not sent to whoever announces the service: {_SAY_WHOM}", key="credentials")
+
+
+def _check_trust_in(settings: EndpointSettings, target: Target) -> None:
+    """The same for one address: what was said of one transport does not hold for another one that is announced."""
+    if not settings.credentials or target.spec.capabilities.in_process:
+        return
+    tls = getattr(target.options, "tls", None)
+    if not any(getattr(tls, key, None) for key in TRUST):
+        raise ConfigError(
+            f"credentials are not sent over {target.url.scheme}:// to whoever announces it: {_SAY_WHOM}",
+            key="credentials",
+        )
 
 
 async def _suspect(backend: Discovery, endpoint: Endpoint) -> None:
@@ -332,6 +343,8 @@ async def _suspect(backend: Discovery, endpoint: Endpoint) -> None:
         await backend.suspect(endpoint)
     except TransportError as error:
         _logger.debug("%r could not be verified: %s", endpoint.instance, error)
+    except Exception:  # the plugin's own code: others are tried meanwhile
+        _logger.exception("%r could not be verified: the discovery backend has failed", endpoint.instance)
 
 
 async def _next(snapshots: AsyncIterator[Sequence[Endpoint]], until: float) -> Sequence[Endpoint] | None:

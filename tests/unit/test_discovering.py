@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import msgspec
 import pytest
 
 from echostream_core import (
@@ -29,9 +30,10 @@ from echostream_core import (
     watch_endpoints,
 )
 from echostream_core.builtin.memory import MemoryTransport
-from echostream_core.discovery import DiscoverySpec
+from echostream_core.discovery import Announcement, DiscoverySpec
 from echostream_core.finding import by_weight, matches
 from echostream_core.plugin_reports import PluginSettings
+from echostream_core.tls_options import TlsOptions
 from echostream_core.transport import TransportSpec
 from tests.support.finder import Directory, Medium
 from tests.support.handlers import echo
@@ -161,6 +163,46 @@ async def test_a_backend_that_raises_anything_does_not_take_the_server_down(capl
         assert "the discovery backend has failed" in caplog.text
         async with RpcClient.connect(calc.addresses[0]) as client:
             assert await client.request("echo", 1) == 1
+
+
+@pytest.mark.parametrize("fault", ["hangs", "raises"])
+async def test_a_goodbye_that_fails_neither_holds_up_the_end_nor_leaves_the_backend_open(fault: str) -> None:
+    class Last(Announcement):
+        def __init__(self, endpoint: Endpoint) -> None:
+            self.endpoint = endpoint
+
+        async def update(self, endpoint: Endpoint) -> None:
+            raise AssertionError("nothing has changed")
+
+        async def withdraw(self) -> None:
+            if fault == "raises":
+                raise RuntimeError("a defect of the backend")
+            await asyncio.sleep(1_000)
+
+    class Stubborn(Directory):
+        async def announce(self, endpoint: Endpoint) -> Announcement:
+            return Last(endpoint)
+
+    made: list[Stubborn] = []
+
+    def make(options: object) -> Stubborn:
+        made.append(Stubborn(Medium()))
+        return made[-1]
+
+    class Plugin:
+        @hookimpl
+        def echostream_discovery(self) -> list[DiscoverySpec]:
+            return [DiscoverySpec(name="stubborn", factory=make)]
+
+    kernel = Kernel(PluginSettings(autoload="none"))
+    kernel.register(Plugin(), name="stubborn")
+    calc = RpcServer(memory_url(), echo, advertise="calc", kernel=kernel, drain_timeout=0)
+    await calc.start()
+    await until(lambda: calc.announced)
+    begin = asyncio.get_running_loop().time()
+    await calc.close()
+    assert asyncio.get_running_loop().time() - begin <= 2
+    assert [one.closed for one in made] == [True]
 
 
 async def test_given_urls_are_announced_in_place_of_the_bound_ones() -> None:
@@ -386,6 +428,56 @@ async def test_credentials_need_a_word_on_whom_to_trust() -> None:
         keywords: dict[str, Any] = {"discovery": Directory(medium), "credentials": {"token": "s3cret"}}
         async with RpcClient.discover("calc", insecure_credentials=True, **keywords) as client:
             assert client.peer == calc.addresses[0]
+
+
+class Locked:
+    """A plugin with two transports that encrypt."""
+
+    class Options(msgspec.Struct, frozen=True):
+        tls: TlsOptions = TlsOptions()
+
+    @hookimpl
+    def echostream_transports(self) -> list[TransportSpec]:
+        return [
+            TransportSpec(
+                scheme=scheme,
+                factory=MemoryTransport,
+                capabilities=Capabilities(encrypted=True),
+                options=self.Options,
+            )
+            for scheme in ("known", "unknown")
+        ]
+
+
+async def test_trust_in_one_transport_is_none_in_another() -> None:
+    kernel = kernel_with(Finders("lookup"))
+    kernel.register(Locked(), name="locked")
+    medium = Medium()
+    keywords: dict[str, Any] = {
+        "discovery": Directory(medium),
+        "kernel": kernel,
+        "credentials": {"token": "s3cret"},
+        "transport": {"known": {"tls": {"server_name": "calc.example"}}},
+        "timeout": 1,
+    }
+    medium.put(endpoint("evil", "unknown://evil"))
+    with pytest.raises(ConnectFailed, match="not sent over unknown:// to whoever announces it: say whom to trust"):
+        await RpcClient.discover("calc", **keywords)
+    medium.put(endpoint("good", "known://nobody"))
+    with pytest.raises(ConnectFailed, match="known://nobody"):  # it was dialled
+        await RpcClient.discover("calc", **keywords)
+
+
+async def test_with_tls_only_what_encrypts_is_used() -> None:
+    kernel = kernel_with(Finders("lookup"))
+    kernel.register(Locked(), name="locked")
+    medium = Medium()
+    async with RpcServer(memory_url(), echo) as calc:
+        medium.put(endpoint("one", calc.addresses[0]))
+        with pytest.raises(ConnectFailed, match="tls= was given, but none of the transports takes it: memory"):
+            await RpcClient.discover(
+                "calc", tls={"server_name": "calc"}, discovery=Directory(medium), kernel=kernel, timeout=1
+            )
 
 
 @pytest.mark.parametrize("timeout", [0, -1, float("inf"), float("nan")])
