@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import ClassVar, Final
 
 import msgspec
 
@@ -18,38 +18,48 @@ __all__ = ["SPEC", "QuicTransport"]
 class QuicTransport(Transport):
     """QUIC over UDP. aioquic and cryptography are imported with the first ``listen`` or ``dial``."""
 
+    options: ClassVar[type[QuicOptions]] = QuicOptions
+    """The schema of the section; a guest's is a subclass."""
+    takes_paths: ClassVar[bool] = False
+
     async def listen(self, url: Url, options: msgspec.Struct, accept: Acceptor) -> Listener:
         """Bind the UDP port of ``url``; see the contract."""
         from echostream_quic.listener import listen
 
-        return await listen(url, _port(url), _checked(options), accept)
+        return await listen(url, self.port_of(url), self.checked(options), accept)
 
     async def dial(self, url: Url, options: msgspec.Struct) -> Connection:
         """Connect to ``url``; see the contract."""
         from echostream_quic.dialer import dial
 
-        if not url.host:
-            raise ConfigError(f"{url} has no host to connect to: write {url.scheme}://HOST:{url.port or 4433}")
-        return await dial(url, _port(url), _checked(options))
+        return await dial(url, self.dialled_port_of(url), self.checked(options))
 
     def configured(self, options: msgspec.Struct, capabilities: Capabilities) -> Capabilities:
         """All of the upper bound. ConfigError for settings that QUIC cannot honour."""
-        _checked(options)
+        self.checked(options)
         return capabilities
 
+    def checked(self, options: msgspec.Struct) -> QuicOptions:
+        """``options`` as ours; ConfigError for settings that make no sense."""
+        checked = options if isinstance(options, self.options) else self.options()
+        checked.check()
+        return checked
 
-def _checked(options: msgspec.Struct) -> QuicOptions:
-    checked = options if isinstance(options, QuicOptions) else QuicOptions()
-    checked.check()
-    return checked
+    def port_of(self, url: Url) -> int:
+        """The port of ``url``; ConfigError says what is wrong with the URL."""
+        if url.port is None:
+            path = url.path if self.takes_paths else ""
+            raise ConfigError(f"{url} has no port: write {url.scheme}://{url.host or 'HOST'}:4433{path}")
+        if not self.takes_paths and url.path not in {"", "/"}:
+            raise ConfigError(f"{url}: QUIC has no paths, write {url.scheme}://{url.host}:{url.port}")
+        return url.port
 
-
-def _port(url: Url) -> int:
-    if url.port is None:
-        raise ConfigError(f"{url} has no port: write {url.scheme}://{url.host or 'HOST'}:4433")
-    if url.path not in {"", "/"}:
-        raise ConfigError(f"{url}: QUIC has no paths, write {url.scheme}://{url.host}:{url.port}")
-    return url.port
+    def dialled_port_of(self, url: Url) -> int:
+        """The same for a URL to connect to, which needs a host too."""
+        if not url.host:
+            path = url.path if self.takes_paths else ""
+            raise ConfigError(f"{url} has no host to connect to: write {url.scheme}://HOST:{url.port or 4433}{path}")
+        return self.port_of(url)
 
 
 SPEC: Final = TransportSpec(

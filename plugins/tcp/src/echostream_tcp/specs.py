@@ -9,11 +9,12 @@ from echostream_tcp.options import TcpOptions, TlsTransportOptions, UnixOptions
 from echostream_tcp.tls_transport import TLS_CAPABILITIES, TlsTransport
 from echostream_tcp.transport import TCP_CAPABILITIES, UNIX_CAPABILITIES, TcpTransport, UnixTransport
 
-__all__ = ["SPECS"]
+__all__ = ["NO_DATAGRAMS", "SPECS"]
 
-_NO_DATAGRAMS: Final = {
+NO_DATAGRAMS: Final = {
     "datagrams": "one ordered pipe cannot lose or reorder; quic:// has them, emulate_datagrams imitates them"
 }
+"""A note for every transport that is one ordered pipe."""
 
 SPECS: Final = (
     TransportSpec(
@@ -22,7 +23,7 @@ SPECS: Final = (
         capabilities=TCP_CAPABILITIES,
         options=TcpOptions,
         summary="TCP, not encrypted: for loopback and trusted networks",
-        notes=_NO_DATAGRAMS,
+        notes=NO_DATAGRAMS,
     ),
     TransportSpec(
         scheme="tls",
@@ -30,7 +31,7 @@ SPECS: Final = (
         capabilities=TLS_CAPABILITIES,
         options=TlsTransportOptions,
         summary="TLS 1.2 and 1.3 over TCP, client certificates",
-        notes=_NO_DATAGRAMS,
+        notes=NO_DATAGRAMS,
     ),
     TransportSpec(
         scheme="unix",
@@ -38,6 +39,6 @@ SPECS: Final = (
         capabilities=UNIX_CAPABILITIES,
         options=UnixOptions,
         summary="Unix sockets: the same machine, guarded by file permissions",
-        notes=_NO_DATAGRAMS | {"encrypted": "bytes stay within the system; who may connect is said by the file's mode"},
+        notes=NO_DATAGRAMS | {"encrypted": "bytes stay within the system; who may connect is said by the file's mode"},
     ),
 )

@@ -5,14 +5,11 @@ from __future__ import annotations
 from typing import Final
 
 from echostream_core.transport import TransportSpec
+from echostream_tcp.specs import NO_DATAGRAMS
 from echostream_websocket.options import WsOptions, WssOptions
 from echostream_websocket.transport import WS_CAPABILITIES, WSS_CAPABILITIES, WssTransport, WsTransport
 
 __all__ = ["SPECS"]
-
-_NO_DATAGRAMS: Final = {
-    "datagrams": "one ordered pipe cannot lose or reorder; quic:// has them, emulate_datagrams imitates them"
-}
 
 SPECS: Final = (
     TransportSpec(
@@ -21,7 +18,7 @@ SPECS: Final = (
         capabilities=WS_CAPABILITIES,
         options=WsOptions,
         summary="WebSocket, not encrypted: for loopback, and behind a proxy that does TLS",
-        notes=_NO_DATAGRAMS,
+        notes=NO_DATAGRAMS,
     ),
     TransportSpec(
         scheme="wss",
@@ -29,6 +26,6 @@ SPECS: Final = (
         capabilities=WSS_CAPABILITIES,
         options=WssOptions,
         summary="WebSocket over TLS: browsers, proxies, HTTP ports",
-        notes=_NO_DATAGRAMS,
+        notes=NO_DATAGRAMS,
     ),
 )
