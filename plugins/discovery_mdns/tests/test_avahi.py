@@ -70,9 +70,9 @@ class Peer:
         """Start a program of avahi's on its machine."""
         return await self.stack.enter_async_context(running(*self.theirs, *command, environment=self.environment))
 
-    async def announce(self, service: str, *instances: str) -> Program:
+    async def announce(self, service: str, *instances: str, probe_s: float = 0.3) -> Program:
         """Start our script on our machine."""
-        return await self.stack.enter_async_context(announcer(service, *instances, prefix=self.ours, probe_s=0.3))
+        return await self.stack.enter_async_context(announcer(service, *instances, prefix=self.ours, probe_s=probe_s))
 
 
 @pytest.fixture
@@ -150,10 +150,10 @@ async def test_a_name_that_avahi_has_is_taken_and_one_of_ours_is_defended(peer: 
         "avahi-publish", "-s", "calc/one", TYPE, "4455", "txtvers=1", "service=calc", "url1=tcp://0.0.0.0:4455"
     )
     await published.line("avahi's name", lambda line: "Established under name 'calc/one'" in line)
-    # avahi says so at once and after one, three and seven seconds; for half a second after each it answers no probe. A
-    # probe of the usual length outlasts that, the short one of this test does not.
-    await asyncio.sleep(1.6)
-    ours = await peer.announce("calc", "one", "two")
+    # avahi says so at once and after one, three and seven seconds. For half a second after each it answers no probe and
+    # gives its name away later. Of three probes with more than half a second in between it answers one, whenever they
+    # begin.
+    ours = await peer.announce("calc", "one", "two", probe_s=2.1)
     await ours.line("another name of ours", "announced one-2".__eq__)
     await ours.line("both", lambda line: "one tcp://10.77.0.1:4455" in line and "| one-2 quic://10.77.0.2:4433" in line)
     rival = await peer.run(
