@@ -185,3 +185,37 @@ def test_families_take_turns() -> None:
     v6 = [(socket.AF_INET6, (str(number), 1)) for number in range(2)]
     assert dialling._interleaved([*v6, *v4]) == [v6[0], v4[0], v6[1], v4[1], v4[2]]
     assert dialling._interleaved([]) == []
+
+
+async def test_cancelling_while_a_loser_ends_is_no_success(
+    stack: AsyncExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The attempt that lost takes its time to end; who is cancelled meanwhile is, and the winner's socket is closed."""
+    monkeypatch.setattr(dialling, "STAGGER_S", 0.01)
+    listener = await listen(ANY, {}, stack)
+    port = Url.parse(listener.addresses[0]).port
+    ending, go_on = asyncio.Event(), asyncio.Event()
+    won: list[socket.socket] = []
+    connect = dialling._connect
+
+    async def slow(address: tuple[int, tuple[str, int]]) -> socket.socket:
+        if address[1][0] == "127.0.0.1":
+            won.append(await connect(address))  # type: ignore[arg-type]  # a family is an int
+            return won[0]
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ending.set()
+            await go_on.wait()
+        raise AssertionError("cannot be")
+
+    monkeypatch.setattr(dialling, "_connect", slow)
+    dead = (socket.AF_INET6, ("2001:db8::1", port))
+    monkeypatch.setattr(dialling, "resolve", addresses(dead, (socket.AF_INET, ("127.0.0.1", port))))
+    task = asyncio.create_task(dial(f"tcp://two.example:{port}", {}))
+    await ending.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    go_on.set()
+    assert won[0].fileno() == -1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import ssl
 import subprocess
 import sys
@@ -13,7 +15,7 @@ import msgspec
 import pytest
 
 from echostream_certs import self_signed
-from echostream_core.errors import ConfigError, PluginMissingDependency
+from echostream_core.errors import ConfigError, ConnectFailed, PluginMissingDependency
 from echostream_core.tls_options import TlsOptions
 from echostream_tcp.tls import dialer_tls, listener_context, verified_identity
 from plugins.tcp.tests.conftest import Authority
@@ -156,6 +158,24 @@ def test_verification_is_on_unless_pinned() -> None:
     assert context.minimum_version == ssl.TLSVersion.TLSv1_2
     pinned = dialer_tls(TlsOptions(pin=f"sha256:{'ab' * 32}"))
     assert pinned.pin == b"\xab" * 32
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.EACCES])
+def test_authorities_that_cannot_be_read_now_are_told(
+    code: int, authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenSSL would be silent, and trust nobody from then on."""
+
+    def refuse(path: object, *_: object) -> None:
+        raise OSError(code, os.strerror(code), path)
+
+    monkeypatch.setenv("SSL_CERT_FILE", authority.path)
+    dialer_tls(TlsOptions())
+    monkeypatch.setattr("builtins.open", refuse)
+    with pytest.raises(ConnectFailed, match=r"the system's certificates in '.*' cannot be read: "):
+        dialer_tls(TlsOptions())
+    with pytest.raises(ConfigError if code == errno.EACCES else ConnectFailed, match=r"tls\.ca: '.*' cannot be read"):
+        dialer_tls(TlsOptions(ca=authority.path))
 
 
 def test_no_tickets_are_sent_that_nobody_uses(pair: dict[str, str]) -> None:

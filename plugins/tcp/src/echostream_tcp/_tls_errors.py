@@ -71,16 +71,16 @@ def verification_failed(address: str, error: ssl.SSLCertVerificationError, *, ex
     return caused_by(ConnectFailed(f"the certificate of {address} {why}"), error)
 
 
-def handshake_refusal(error: ssl.SSLError, first_bytes: bytes) -> str:
+def handshake_refusal(error: ssl.SSLError, first_bytes: bytes, alpn: str = ALPN) -> str:
     """What the peer did wrong in a handshake, as what follows "the peer …". For either side.
 
-    ``first_bytes`` is the beginning of what the peer sent.
+    ``first_bytes`` is the beginning of what the peer sent, ``alpn`` the protocol that it was asked for.
     """
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"shows a certificate that does not hold: {error.verify_message}"
     reason = _reason(error)
     if "_ALERT_" in reason:
-        return f"refused the connection: {_alert(reason)}"
+        return f"refused the connection: {_alert(reason).replace(ALPN, alpn)}"
     if reason == "PEER_DID_NOT_RETURN_A_CERTIFICATE":
         return "shows no client certificate, and tls.client_ca demands one"
     if first_bytes[:1] not in (b"", b"\x16", b"\x15"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 from echostream_core.types import Url
 from echostream_tcp._errors import caused_by, connect_failed
@@ -94,22 +94,30 @@ async def _race(url: Url, addresses: Sequence[Address]) -> socket.socket:
                 else:
                     raise error
     finally:
-        await _drop(running)
+        try:
+            await _drop(running)
+        except asyncio.CancelledError:
+            if winner is not None:
+                winner.close()  # nobody will have it
+            raise
     if winner is None:
         failure = connect_failed(url, errors)
         raise caused_by(failure, errors[0])
     return winner
 
 
-async def _drop(running: set[asyncio.Task[Any]]) -> None:
+async def _drop(running: set[asyncio.Task[socket.socket]]) -> None:
     """Cancel the attempts that nobody wants any more, and close what they had."""
     for task in running:
         task.cancel()
-    for task in running:
-        try:
-            (await task).close()
-        except (asyncio.CancelledError, OSError):
-            pass
+        task.add_done_callback(_close_socket)
+    if running:
+        await asyncio.wait(running)
+
+
+def _close_socket(attempt: asyncio.Task[socket.socket]) -> None:
+    if not attempt.cancelled() and attempt.exception() is None:
+        attempt.result().close()
 
 
 def _interleaved(addresses: list[Address]) -> list[Address]:

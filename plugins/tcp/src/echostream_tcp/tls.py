@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import hmac
 import os
@@ -95,7 +96,7 @@ def dialer_tls(options: TlsOptions, alpn: str = ALPN) -> DialerTls:
     elif options.ca:
         _load_authorities(context, options.ca, "ca")
     else:
-        context.load_default_certs(ssl.Purpose.SERVER_AUTH)
+        _load_default_authorities(context)
     return DialerTls(context, pin, f"{KEY}.dev" if options.dev else f"{KEY}.pin")
 
 
@@ -166,12 +167,27 @@ def _load_authorities(context: ssl.SSLContext, path: str, setting: str) -> None:
     context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
 
 
+def _load_default_authorities(context: ssl.SSLContext) -> None:
+    """Those of the system. OpenSSL is silent when it cannot read them, and would then trust nobody for ever."""
+    path = ssl.get_default_verify_paths().cafile
+    if path is not None:
+        try:
+            with open(path, "rb"):
+                pass
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise ConnectFailed(f"the system's certificates in {path!r} cannot be read: {reason}") from error
+    context.load_default_certs(ssl.Purpose.SERVER_AUTH)
+
+
 def _read(path: str, setting: str) -> bytes:
     try:
         with open(path, "rb") as file:
             return file.read()
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
+        if error.errno in (errno.EMFILE, errno.ENFILE):  # nothing is wrong with the setting
+            raise ConnectFailed(f"{KEY}.{setting}: {path!r} cannot be read now: {reason}") from error
         raise ConfigError(f"{KEY}.{setting}: {path!r} cannot be read: {reason}", key=f"{KEY}.{setting}") from error
 
 

@@ -230,7 +230,7 @@ class TlsPipe(StreamPipe):
                 self._transport.write(HTTP_ANSWER)
             else:
                 self._flush_tls()  # the alert that tells the peer
-            self._fail(handshake_refusal(error, self._first_bytes), error)
+            self._fail(handshake_refusal(error, self._first_bytes, self._alpns[0] or ALPN), error)
             return
         self._flush_tls()
         if tls.selected_alpn_protocol() not in self._alpns:
