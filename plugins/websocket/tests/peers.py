@@ -229,6 +229,12 @@ async def serve_raw(stack: AsyncExitStack, serve: Callable[[Raw], Awaitable[None
 async def accept_upgrade(peer: Raw, **headers: str) -> str:
     """Be a WebSocket server as far as the handshake goes; returns the request's head."""
     head = (await peer.reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+    peer.writer.write(answer_to(head, **headers))
+    return head
+
+
+def answer_to(head: str, **headers: str) -> bytes:
+    """The 101 that a WebSocket server answers the request's ``head`` with; ``headers`` are in place of the right."""
     key = next(line.partition(": ")[2] for line in head.split("\r\n") if line.lower().startswith("sec-websocket-key"))
     digest = hashlib.sha1((key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11").encode()).digest()
     sent = {
@@ -239,8 +245,7 @@ async def accept_upgrade(peer: Raw, **headers: str) -> str:
         **{name.replace("_", "-"): value for name, value in headers.items()},
     }
     lines = ["HTTP/1.1 101 Switching Protocols", *(f"{name}: {value}" for name, value in sent.items() if value)]
-    peer.writer.write("\r\n".join(lines).encode() + b"\r\n\r\n")
-    return head
+    return "\r\n".join(lines).encode() + b"\r\n\r\n"
 
 
 def payload_of(size: int) -> bytes:

@@ -10,6 +10,8 @@ from contextlib import AsyncExitStack
 import pytest
 
 from echostream_core.errors import ConfigError, ConnectFailed
+from echostream_core.types import Url
+from echostream_tcp.dial import connect_network
 from plugins.tcp.tests.recording import Recorder
 from plugins.websocket.tests.peers import Raw, accept_upgrade, dial, gone, listen, serve_raw
 
@@ -189,6 +191,38 @@ async def test_paths_with_signs_of_every_kind_are_found(stack: AsyncExitStack) -
         await gone(Recorder(await dial(listener.addresses[0])).start())
 
 
+@pytest.mark.parametrize(
+    ("host", "sent"),
+    [
+        ("b\u00fccher.example", "xn--bcher-kva.example"),
+        ("\u65e5\u672c.example", "xn--wgv71a.example"),
+        ("[fe80::1%eth0]", "[fe80::1]"),
+    ],
+)
+async def test_a_host_is_named_in_ascii_and_without_its_zone(
+    stack: AsyncExitStack, monkeypatch: pytest.MonkeyPatch, host: str, sent: str
+) -> None:
+    seen: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    async def serve(peer: Raw) -> None:
+        seen.set_result(await accept_upgrade(peer))
+        await peer.reader.read()
+
+    port = Url.parse(await serve_raw(stack, serve)).port
+    monkeypatch.setattr(
+        "echostream_websocket.dialing.connect_network", lambda url: connect_network(Url("ws", "127.0.0.1", url.port))
+    )
+    await gone(Recorder(await dial(f"ws://{host}:{port}")).start())
+    assert f"Host: {sent}:{port}" in (await seen).split("\r\n")
+
+
+@pytest.mark.parametrize("options", [{}, {"proxy": "http://127.0.0.1:1"}])
+async def test_a_host_that_no_request_could_name_is_told(options: dict[str, object]) -> None:
+    for host in ("a" * 64, "a..example", "a b", "a\x7fb"):
+        with pytest.raises(ConnectFailed, match="is not known; is it spelt right"):
+            await dial(f"ws://{host}:1", **options)
+
+
 @pytest.mark.parametrize("options", [{"authorization": "Bearer x"}, {"headers": {"Cookie": "x"}}])
 async def test_secrets_are_not_sent_in_the_clear_to_other_machines(options: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=r"readable on the way; dial wss://") as caught:
@@ -196,6 +230,17 @@ async def test_secrets_are_not_sent_in_the_clear_to_other_machines(options: dict
     assert caught.value.key in options
     with pytest.raises(ConnectFailed, match="is not known"):
         await dial("ws://server.invalid:1", insecure_authorization=True, **options)
+
+
+@pytest.mark.parametrize("options", [{"authorization": "Bearer x"}, {"headers": {"Cookie": "x"}}])
+async def test_secrets_for_this_machine_do_not_go_to_a_proxy_elsewhere_in_the_clear(options: dict[str, object]) -> None:
+    for proxy in ("http://proxy.invalid:1", "http://["):
+        with pytest.raises(ConfigError, match=r"readable on the way; dial wss://"):
+            await dial("ws://localhost:1", proxy=proxy, **options)
+    with pytest.raises(ConnectFailed, match=r"the proxy http://proxy.invalid:1 for .* is not known"):
+        await dial("ws://localhost:1", proxy="http://proxy.invalid:1", insecure_authorization=True, **options)
+    with pytest.raises(ConnectFailed, match="nobody listens at"):
+        await dial("ws://localhost:1", proxy="http://127.0.0.1:1", **options)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.3.4.5", "[::1]", "localhost", "a.localhost"])

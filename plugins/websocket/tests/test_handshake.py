@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from echostream_core.errors import ConfigError
-from echostream_websocket._http import MAX_HEAD_BYTES
+from echostream_websocket._http import MAX_HEAD_BYTES, Headers
+from echostream_websocket.routing import origin_admitted
 from plugins.tcp.tests.recording import LogLines, Recorder
 from plugins.websocket.tests.peers import ACCEPT, ANY, UPGRADE, Response, dial, gone, listen, raw
 
@@ -245,6 +246,10 @@ async def test_who_leaves_without_a_word_is_not_worth_a_warning(stack: AsyncExit
         (["https://app.example"], "https://app.example", "api.example", 101),
         (["https://app.example"], "https://APP.example", "api.example", 101),
         (["https://app.example"], None, "api.example", 101),
+        (["https://app.example:443"], "https://app.example", "api.example", 101),
+        (["http://app.example:80"], "http://app.example", "api.example", 101),
+        (["https://app.example:80"], "https://app.example", "api.example", 403),
+        (["https://app.example:8443"], "https://app.example", "api.example", 403),
         (["https://app.example"], "http://app.example", "api.example", 403),
         (["https://app.example"], "https://api.example", "api.example", 403),
         (["*"], "https://anybody.example", "api.example", 101),
@@ -259,6 +264,19 @@ async def test_a_page_may_connect_if_its_origin_is_admitted(
     assert len(log.lines) == (status == 403)
     if status == 403:
         assert "origin" in log.lines[0]
+
+
+@pytest.mark.parametrize(
+    ("origin", "in_the_clear", "encrypted"),
+    [("https://h.example:1", True, True), ("http://h.example:1", True, False), ("ftp://h.example:1", False, False)],
+)
+def test_a_page_that_came_in_the_clear_is_not_of_an_encrypted_host(
+    origin: str, in_the_clear: bool, encrypted: bool
+) -> None:
+    headers = Headers({"Host": "h.example:1"})
+    assert origin_admitted(origin, [], headers, encrypted=False) is in_the_clear  # the proxy before it may encrypt
+    assert origin_admitted(origin, [], headers, encrypted=True) is encrypted
+    assert origin_admitted(origin, [origin], headers, encrypted=True)
 
 
 # Authorization.

@@ -5,19 +5,27 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from echostream_core import RpcClient, RpcServer, handler
 from echostream_core.errors import ConfigError, ConnectFailed
 from echostream_core.transport import Connection, Pipe
-from echostream_core.types import Url
+from echostream_core.types import Buffer, Url
+from echostream_websocket._http import parse_request
 from echostream_websocket.admission import Admission, TrustedProxies
 from echostream_websocket.options import WsOptions
+from echostream_websocket.pages import Page
+from echostream_websocket.routing import Route, decide
 from echostream_websocket.transport import WsTransport
+from echostream_websocket.visitor import PIECE_BYTES, Visitor
 from plugins.tcp.tests.recording import LogLines, Recorder
-from plugins.websocket.tests.peers import UPGRADE, dial, gone, listen, raw, upgraded
+from plugins.websocket.tests.peers import UPGRADE, dial, gone, listen, payload_of, raw, upgraded
 
 
 def unused_port() -> int:
@@ -85,6 +93,21 @@ async def test_two_listeners_at_once_share_the_port(stack: AsyncExitStack) -> No
     )
     for listener in listeners:
         await gone(Recorder(await dial(listener.addresses[0])).start())
+
+
+@pytest.mark.parametrize("other", ["ws://localhost:{}/b", "wss://127.0.0.1:{}/b"])
+async def test_who_names_a_port_of_ours_otherwise_is_told_its_name(
+    stack: AsyncExitStack, certificate: dict[str, str], other: str
+) -> None:
+    first = await listen(stack, "ws://127.0.0.1:0/a")
+    port = Url.parse(first.addresses[0]).port
+    leaf = certificate["leaf"]
+    options: dict[str, Any] = {"tls": {"certificate": leaf, "private_key": leaf}} if other.startswith("wss") else {}
+    with pytest.raises(
+        ConnectFailed, match=f"this process has that port as ws://127.0.0.1:{port}; its paths"
+    ) as caught:
+        await listen(stack, other.format(port), **options)
+    assert isinstance(caught.value.__cause__, OSError)
 
 
 @pytest.mark.parametrize(
@@ -165,9 +188,6 @@ async def test_who_is_in_the_middle_of_a_request_is_told_that_we_close(stack: As
 
 
 async def test_a_request_that_comes_while_we_close_is_answered_503(stack: AsyncExitStack) -> None:
-    from echostream_websocket._http import parse_request
-    from echostream_websocket.routing import Route, decide
-
     route = Route("/", "", WsOptions(), {}, lambda _: None)
     for line, body in (("GET /health", b'{"status":"closing"}'), ("GET /", b"This server is closing.\n")):
         request = parse_request(f"{line} HTTP/1.1\r\nHost: h\r\n\r\n".encode())
@@ -177,13 +197,9 @@ async def test_a_request_that_comes_while_we_close_is_answered_503(stack: AsyncE
 
 
 async def test_a_visitor_that_does_not_read_its_answer_is_cut_off(
-    stack: AsyncExitStack, tmp_path: object, log: LogLines
+    stack: AsyncExitStack, large: Path, log: LogLines
 ) -> None:
-    from pathlib import Path
-
-    file = Path(str(tmp_path)) / "large.bin"
-    file.write_bytes(b"x" * 1_048_576)
-    listener = await listen(stack, pages={"/large": str(file)}, handshake_timeout_s=0.05, max_handshakes=1)
+    listener = await listen(stack, pages={"/large": str(large)}, handshake_timeout_s=0.05, max_handshakes=1)
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
     url = Url.parse(listener.addresses[0])
@@ -197,6 +213,67 @@ async def test_a_visitor_that_does_not_read_its_answer_is_cut_off(
             except ConnectFailed:
                 await asyncio.sleep(0.01)
         await gone(Recorder(near).start())
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Path:
+    """A page that no socket takes whole."""
+    file = tmp_path / "large.bin"
+    file.write_bytes(payload_of(1_048_576))
+    return file
+
+
+async def test_a_large_page_waits_for_its_reader_in_small_pieces(stack: AsyncExitStack, large: Path) -> None:
+    listener = await listen(stack, pages={"/large": str(large)})
+    loop = asyncio.get_running_loop()
+    url = Url.parse(listener.addresses[0])
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        sock.connect((url.host, url.port))
+        sock.send(b"GET /large HTTP/1.1\r\nHost: h\r\n\r\n")
+        sock.setblocking(False)
+        answer = await loop.sock_recv(sock, 1_024)
+        (visitor,) = cast("Any", listener)._port._visitors
+        assert 0 < visitor.lower._transport.get_write_buffer_size() <= 3 * PIECE_BYTES
+        assert visitor._unsent
+        while received := await loop.sock_recv(sock, 65_536):
+            answer += received
+        assert answer.partition(b"\r\n\r\n")[2] == large.read_bytes()
+
+
+async def test_who_reads_a_page_slowly_has_the_time_for_each_piece_of_it(large: Path) -> None:
+    class Slow:
+        """A connection that has no room left after each write."""
+
+        written = 0
+        closed = False
+
+        def start(self, receiver: object) -> None:
+            pass
+
+        def write(self, buffers: Sequence[Buffer]) -> bool:
+            self.written += sum(map(len, buffers))
+            return False
+
+        def close(self) -> None:
+            self.closed = True
+
+    route = Route("/", "", WsOptions(), {"/large": Page(large.read_bytes(), "image/png")}, lambda _: None)
+    port = SimpleNamespace(timeout_s=60.0, decide=lambda request: decide(request, {"/": route}, closing=False))
+    visitor = Visitor(cast("Any", port), "ws://127.0.0.1:9")
+    slow = Slow()
+    visitor.lower = cast("Any", slow)
+    visitor.connected(cast("Any", slow))
+    visitor.on_data(b"GET /large HTTP/1.1\r\nHost: h\r\n\r\n")
+    for pieces in range(1, 1_048_576 // PIECE_BYTES):
+        assert 0 <= slow.written - pieces * PIECE_BYTES < 1_024
+        assert not slow.closed
+        before = visitor._timer
+        visitor.on_writable()
+        assert before.cancelled() and not visitor._timer.cancelled()
+    assert slow.closed
+    assert slow.written > 1_048_576
+    visitor._timer.cancel()
 
 
 # Floods.
@@ -283,6 +360,8 @@ def test_counting_per_address() -> None:
         (["127.0.0.1"], ["2001:db8::7"], "ws://[2001:db8::7]"),
         (["127.0.0.1"], ["::ffff:203.0.113.7"], "ws://203.0.113.7"),
         (["127.0.0.1"], ["unknown"], ""),
+        (["127.0.0.1"], ["fe80::7%eth0"], "ws://[fe80::7]"),
+        (["127.0.0.1", "10.0.0.0/8"], ["fe80::7%\x9b]evil, 10.1.2.3"], "ws://[fe80::7]"),
         (["127.0.0.1", "10.0.0.0/8"], ["nonsense, 10.1.2.3"], "ws://10.1.2.3"),
         (["::1"], ["203.0.113.7"], ""),
     ],

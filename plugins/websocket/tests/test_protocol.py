@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack
+import socket
+import ssl
+from contextlib import AsyncExitStack, suppress
 from types import SimpleNamespace
 
 import pytest
@@ -20,6 +22,7 @@ from plugins.websocket.tests.peers import (
     ANY,
     Raw,
     accept_upgrade,
+    answer_to,
     connect,
     dial,
     frame,
@@ -141,6 +144,83 @@ async def test_data_before_the_close_is_delivered_first_also_to_a_paused_end(sta
     await peer.over()
     assert isinstance(await ours.ended(), EndOfStream)
     assert bytes(ours.data) == b"onetwo"
+
+
+class TlsServer:
+    """TLS by hand on one connection: what is sent with TLS's goodbye leaves in one piece."""
+
+    def __init__(self, sock: socket.socket, certificate: str) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        self._sock = sock
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+
+    async def request(self) -> str:
+        """Shake hands, and read the request's head."""
+        head = b""
+        shaken = False
+        while b"\r\n\r\n" not in head:
+            try:
+                if not shaken:
+                    self._tls.do_handshake()
+                    shaken = True
+                head += self._tls.read(65_536)
+            except ssl.SSLWantReadError:
+                await self._send()
+                self._incoming.write(await asyncio.get_running_loop().sock_recv(self._sock, 65_536))
+        return head.decode("latin-1")
+
+    async def last_words(self, data: bytes) -> None:
+        """Send ``data`` and the goodbye, and hang up."""
+        self._tls.write(data)
+        with suppress(ssl.SSLWantReadError):
+            self._tls.unwrap()
+        await self._send()
+        self._sock.shutdown(socket.SHUT_WR)
+
+    async def _send(self) -> None:
+        await asyncio.get_running_loop().sock_sendall(self._sock, self._outgoing.read())
+
+
+@pytest.mark.parametrize("step", ["read it all", "close", "abort"])
+async def test_what_came_with_the_handshake_is_delivered_although_tls_has_ended_behind_it(
+    certificate: dict[str, str], step: str
+) -> None:
+    loop = asyncio.get_running_loop()
+
+    async def serve(server: socket.socket) -> None:
+        sock, _ = await loop.sock_accept(server)
+        with sock:
+            tls = TlsServer(sock, certificate["leaf"])
+            frames = (frame(BINARY, b"one"), frame(BINARY, b"two"), frame(CLOSE, b"\x03\xf0why"))
+            await tls.last_words(answer_to(await tls.request()) + b"".join(frames))
+            with suppress(ConnectionError):
+                await loop.sock_recv(sock, 1)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setblocking(False)
+        serving = asyncio.create_task(serve(server))
+        address = f"wss://127.0.0.1:{server.getsockname()[1]}"
+        pipe = await dial(address, tls={"ca": certificate["ca"]})
+        await serving
+        near = Recorder(pipe)
+        near.on_data_hook = Recorder.pause
+        near.start()
+        await near.received(3)
+        assert near.closed == []
+        near.on_data_hook = None
+        if step == "read it all":
+            near.resume()
+            error = await near.ended()
+            assert isinstance(error, ConnectionLost)
+            assert "code 1008 (against its policy): 'why'" in str(error)
+            assert bytes(near.data) == b"onetwo"
+        else:
+            getattr(near, step)()
+            assert await near.ended() is None
+            assert bytes(near.data) == b"one"
+        near.check_rules()
 
 
 async def test_a_writer_is_stopped_by_a_reader_that_does_not_read_and_told_when_it_does(stack: AsyncExitStack) -> None:
@@ -365,6 +445,16 @@ async def test_a_message_of_exactly_the_limit_passes(stack: AsyncExitStack) -> N
     await peer.over()
     await ours.ended()
     assert len(ours.data) == 1_000
+
+
+@pytest.mark.parametrize("limit", [125, 1_000, MESSAGE_BYTES - 1])
+async def test_two_ends_with_the_same_limit_understand_each_other(stack: AsyncExitStack, limit: int) -> None:
+    ends = await connect(stack, max_message_bytes=limit)
+    data = payload_of(2 * MESSAGE_BYTES + 1)
+    for writer, reader in ((ends.near, ends.far), (ends.far, ends.near)):
+        writer.write(data[:limit])
+        writer.write(data[limit : limit + 1], data[limit + 1 :])
+        assert await reader.received(len(data)) == data
 
 
 async def test_a_masked_frame_from_a_server_is_refused(stack: AsyncExitStack) -> None:

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import errno
 import importlib.util
+import os
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from typing import cast
 
 import pytest
 
 from echostream_core.errors import ConfigError, ConnectFailed
 from echostream_core.types import Url
+from echostream_tcp.tls_transport import TlsDialer
+from echostream_websocket import proxies
 from echostream_websocket.proxies import proxy_for
 from plugins.tcp.tests.recording import Recorder
-from plugins.websocket.tests.peers import dial, gone, listen, payload_of
+from plugins.websocket.tests.peers import Raw, accept_upgrade, dial, gone, listen, payload_of
+from tests.support.waiting import until
 
 
 class ConnectProxy:
@@ -123,17 +129,9 @@ async def test_a_proxy_may_be_behind_tls_itself(
     stack: AsyncExitStack,
     scheme: str,
     tls: dict[str, dict[str, str]],
-    certificate: dict[str, str],
-    monkeypatch: pytest.MonkeyPatch,
+    tls_proxy: ssl.SSLContext,
 ) -> None:
-    from echostream_tcp.tls_transport import TlsDialer
-    from echostream_websocket import proxies
-
-    monkeypatch.setenv("SSL_CERT_FILE", certificate["ca"])
-    monkeypatch.setattr(proxies, "_HTTPS", TlsDialer(alpn="http/1.1", alpn_demanded=False))
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(certificate["leaf"])
-    proxy = await ConnectProxy("user:pass").start(stack, context)
+    proxy = await ConnectProxy("user:pass").start(stack, tls_proxy)
     url = proxy.url.replace("https://", "https://user:pass@")
     await exchange(stack, scheme, tls if scheme == "wss" else {}, proxy=url)
     assert len(proxy.requests) == 1
@@ -156,7 +154,7 @@ async def test_the_proxy_of_the_environment_is_used(
     monkeypatch.setenv(variable, proxy.url)
     await exchange(stack, "ws", {})
     assert proxy.requests == [], "no proxy stands before this machine"
-    monkeypatch.setattr("echostream_websocket.proxies._is_loopback", lambda host: False)
+    monkeypatch.setattr("echostream_websocket.proxies.is_loopback", lambda host: False)
     await exchange(stack, "ws", {})
     assert len(proxy.requests) == 1
     await exchange(stack, "ws", {}, proxy="none")
@@ -174,6 +172,8 @@ async def test_the_proxy_of_the_environment_is_used(
         ("localhost.example.org", "http://proxy:3128"),
         ("localhost", None),
         ("LOCALHOST", None),
+        ("app.localhost", None),
+        ("notlocalhost", "http://proxy:3128"),
         ("127.0.0.1", None),
         ("127.255.0.9", None),
         ("::1", None),
@@ -185,6 +185,107 @@ def test_no_proxy_stands_before_this_machine(monkeypatch: pytest.MonkeyPatch, ho
     assert proxy_for(url, "auto", secure=True) == expected
     assert proxy_for(url, "none", secure=True) is None
     assert proxy_for(url, "http://other:1", secure=True) == "http://other:1"
+
+
+@pytest.mark.parametrize(
+    ("named", "used"),
+    [
+        ("proxy.example:3128", "http://proxy.example:3128"),
+        ("10.0.0.1:3128", "http://10.0.0.1:3128"),
+        ("user:secret@proxy:3128", "http://user:secret@proxy:3128"),
+        ("socks5h://proxy", "socks5h://proxy"),
+    ],
+)
+def test_the_environment_may_name_a_proxy_without_its_scheme(
+    monkeypatch: pytest.MonkeyPatch, named: str, used: str
+) -> None:
+    monkeypatch.setenv("https_proxy", named)
+    assert proxy_for(Url("wss", "server.example", 443), "auto", secure=True) == used
+
+
+async def test_a_proxy_is_asked_for_a_host_in_ascii(stack: AsyncExitStack) -> None:
+    proxy = await ConnectProxy(answer=b"HTTP/1.1 403 Forbidden\r\n\r\n").start(stack)
+    with pytest.raises(ConnectFailed, match="403 Forbidden"):
+        await dial("ws://\u65e5\u672c.example:80", proxy=proxy.url)
+    assert proxy.requests[0].startswith("CONNECT xn--wgv71a.example:80 HTTP/1.1\r\nHost: xn--wgv71a.example\r\n")
+
+
+# A proxy behind TLS: what stands between it and us.
+
+
+@pytest.fixture
+def tls_proxy(certificate: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext:
+    """The context of a proxy that we trust."""
+    monkeypatch.setenv("SSL_CERT_FILE", certificate["ca"])
+    monkeypatch.setattr(proxies, "_HTTPS", TlsDialer(alpn="http/1.1", alpn_demanded=False))
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate["leaf"])
+    return context
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+async def test_a_proxy_whose_certificate_is_not_trusted_is_told_with_what_helps(
+    stack: AsyncExitStack, tls_proxy: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SSL_CERT_FILE")
+    proxy = await ConnectProxy().start(stack, tls_proxy)
+    with pytest.raises(ConnectFailed, match=r"cannot be used: its certificate .*\(SSL_CERT_FILE names") as caught:
+        await dial("ws://127.0.0.1:9", proxy=proxy.url)
+    assert "tls.ca" not in str(caught.value), "it is about the server, not about the proxy"
+    assert caught.value.__cause__ is not None
+    assert isinstance(caught.value.__cause__.__cause__, ssl.SSLCertVerificationError)
+
+
+async def test_when_no_descriptors_are_left_for_a_relay_the_proxy_is_left_too(
+    stack: AsyncExitStack, tls_proxy: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exhausted() -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    proxy = await ConnectProxy().start(stack, tls_proxy)
+    before = descriptors()
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "socketpair", exhausted)
+        with pytest.raises(ConnectFailed, match=r"the proxy https://.* cannot be used: too many open files"):
+            await dial("ws://127.0.0.1:9", proxy=proxy.url)
+    await until(lambda: descriptors() == before)
+
+
+async def test_a_relay_whose_proxy_takes_nothing_more_ends_after_we_have(
+    stack: AsyncExitStack, tls_proxy: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stalled = asyncio.Event()
+    writers = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        await accept_upgrade(Raw(reader, writer))
+        cast("asyncio.Transport", writer.transport).pause_reading()
+        await stalled.wait()
+
+    monkeypatch.setattr(proxies, "PATIENCE_S", 0.05)
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls_proxy)
+    stack.callback(server.close)
+    before = descriptors()
+    near = Recorder(
+        await dial("ws://127.0.0.1:9", proxy=f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    ).start()
+    assert descriptors() == before + 4  # the two ends of the connection to the proxy, and the two of the relay
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.2):  # longer than its patience, but we are still there
+            await near.until(lambda: near.write(bytes(1 << 20)))  # whenever there is room, until there is none
+    assert descriptors() == before + 4
+    near.abort()
+    await near.ended()
+    await until(lambda: descriptors() == before + 1)  # what the proxy itself has
+    stalled.set()
+    writers[0].transport.abort()
+    await until(lambda: descriptors() == before)
 
 
 @pytest.mark.parametrize(
@@ -211,8 +312,11 @@ async def test_a_proxy_that_is_not_there_is_told() -> None:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port = sock.getsockname()[1]
-    with pytest.raises(ConnectFailed, match=f"nobody listens at http://127.0.0.1:{port}"):
-        await dial("ws://127.0.0.1:9", proxy=f"http://127.0.0.1:{port}")
+    for scheme in ("http", "https"):
+        proxy = f"{scheme}://127.0.0.1:{port}"
+        said = f"the proxy {proxy} for ws://127.0.0.1:9 cannot be used: nobody listens at {proxy}"
+        with pytest.raises(ConnectFailed, match=said):
+            await dial("ws://127.0.0.1:9", proxy=proxy)
 
 
 async def test_a_proxy_that_says_nothing_is_given_up(stack: AsyncExitStack) -> None:
@@ -222,7 +326,23 @@ async def test_a_proxy_that_says_nothing_is_given_up(stack: AsyncExitStack) -> N
             await dial("ws://127.0.0.1:9", proxy=url, handshake_timeout_s=0.03)
 
 
-@pytest.mark.parametrize("url", ["ftp://host:1", "http://", "http://host:1/path", "http://user@host:1", "http://h:x"])
+async def test_a_user_that_is_not_utf_8_is_what_is_told() -> None:
+    with pytest.raises(ConfigError, match=r"user and password .* not UTF-8; .* https_proxy"):
+        await dial("ws://127.0.0.1:9", proxy="http://us%FFer:pw@127.0.0.1:1")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ftp://host:1",
+        "http://",
+        "http://host:1/path",
+        "http://user@host:1",
+        "http://h:x",
+        "https://a..b:1",
+        "http://a b:1",
+    ],
+)
 async def test_a_url_that_is_no_proxys_is_told(url: str) -> None:
     with pytest.raises(ConfigError, match="the proxy's URL cannot be used: ") as caught:
         await dial("ws://127.0.0.1:9", proxy=url.replace("user@", "hunter2@"))
@@ -303,3 +423,38 @@ async def test_a_socks_proxy_that_refuses_is_told(stack: AsyncExitStack) -> None
     address = await socks_server(stack, reply=5)
     with pytest.raises(ConnectFailed, match=r"the proxy socks5://.* did not connect us: .*[Cc]onnection refused"):
         await dial("ws://127.0.0.1:9", proxy=f"socks5://{address}")
+
+
+@pytest.mark.skipif(not HAVE_SOCKS, reason="python-socks is not installed")
+@pytest.mark.parametrize(
+    ("scheme", "host", "answer"),
+    [
+        ("socks5", "127.0.0.1", b"HTTP/1.1 400 Bad Request\r\n\r\n"),
+        ("socks5h", "127.0.0.1", b"\x05\x00\x05\x00\x00\x03\x02\xff\xfe\0\0"),
+        ("socks5h", "a." * 150 + "example", b"\x05\x00"),
+        ("socks4", "[::1]", b"\x00\x5b\0\0\0\0\0\0"),
+        ("socks4a", "a.example", b"\x04" * 8),
+    ],
+    ids=["HTTP", "a name that is not UTF-8", "a name that is too long", "no IPv6", "another version"],
+)
+async def test_a_socks_proxy_that_cannot_be_understood_is_told(
+    stack: AsyncExitStack, scheme: str, host: str, answer: bytes
+) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            writer.write(answer)
+            await reader.read()
+        finally:
+            await hang_up(writer)
+
+    address = await started(stack, serve, set())
+    with pytest.raises(ConnectFailed, match=r"the proxy socks.* did not connect us: "):
+        await dial(f"ws://{host}:9", proxy=f"{scheme}://{address}")
+
+
+@pytest.mark.skipif(not HAVE_SOCKS, reason="python-socks is not installed")
+@pytest.mark.parametrize("user", ["us%C3%A9r:hunter2", "user:hunt%C3%A9r2", "u" * 256 + ":hunter2"])
+async def test_credentials_that_socks_cannot_carry_are_told_and_not_shown(user: str) -> None:
+    with pytest.raises(ConfigError, match="user and password of SOCKS are ASCII, of at most 255 signs") as caught:
+        await dial("ws://127.0.0.1:9", proxy=f"socks5://{user}@127.0.0.1:1")
+    assert caught.value.__cause__ is caught.value.__context__ is None

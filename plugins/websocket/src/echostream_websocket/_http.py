@@ -44,6 +44,7 @@ __all__ = [
     "quoted_path",
     "same_secret",
     "single",
+    "wire_host",
 ]
 
 SUBPROTOCOL: Final = "echostream.v1"
@@ -149,8 +150,8 @@ class Answer:
         self.body = body.encode("utf-8") if isinstance(body, str) else body
         self.headers = {"Content-Type": content_type, **(headers or {})}
 
-    def serialize(self, *, without_body: bool = False) -> bytes:
-        """The bytes to send; ``without_body`` for HEAD. The connection ends behind it."""
+    def head(self) -> bytes:
+        """What stands before the body. The connection ends behind that."""
         lines = [
             f"HTTP/1.1 {self.status.value} {self.status.phrase}",
             f"Date: {formatdate(usegmt=True)}",
@@ -160,8 +161,7 @@ class Answer:
             "X-Content-Type-Options: nosniff",
             "Connection: close",
         ]
-        head = "\r\n".join(lines).encode("latin-1") + END_OF_HEAD
-        return head if without_body else head + self.body
+        return "\r\n".join(lines).encode("latin-1") + END_OF_HEAD
 
 
 def accept_upgrade(request: Request) -> bytes:
@@ -215,9 +215,21 @@ class Question:
         return None
 
 
+def wire_host(url: Url) -> str:
+    """The URL's host as requests name it: ASCII, and without the zone of an IPv6 address, which is nobody else's.
+
+    Raises UnicodeError when it can be no host's name.
+    """
+    host = url.host.partition("%")[0] if ":" in url.host else url.host
+    name = host.encode("idna").decode("ascii")
+    if not name.isprintable() or " " in name:
+        raise UnicodeError("blanks and control signs do not belong in a name")
+    return name
+
+
 def _websocket_uri(url: Url, *, secure: bool) -> WebSocketURI:
     port = url.port or (443 if secure else 80)
-    return WebSocketURI(secure=secure, host=url.host, port=port, path=quoted_path(url), query="")
+    return WebSocketURI(secure=secure, host=wire_host(url), port=port, path=quoted_path(url), query="")
 
 
 def environment_proxy(url: Url, *, secure: bool) -> str | None:
@@ -248,8 +260,15 @@ def proxy_address(proxy: str, url: Url, *, secure: bool) -> ProxyAddress:
         explicit = urlsplit(proxy).port
     except InvalidProxy as error:
         raise ValueError(error.msg) from None
+    except UnicodeDecodeError:
+        raise ValueError("what its user and password stand for (%..) is not UTF-8") from None
     except ValueError:
         raise ValueError("its port or its host is not valid") from None
     port = _SOCKS_PORT if explicit is None and parsed.scheme.startswith("socks") else parsed.port
+    at = Url(parsed.scheme, parsed.host, port)
+    try:
+        wire_host(at)
+    except UnicodeError:
+        raise ValueError("its host is not valid") from None
     request = prepare_connect_request(parsed, _websocket_uri(url, secure=secure))
-    return ProxyAddress(Url(parsed.scheme, parsed.host, port), parsed.username, parsed.password, request)
+    return ProxyAddress(at, parsed.username, parsed.password, request)

@@ -14,14 +14,17 @@ Address = IPv4Address | IPv6Address
 
 
 def address_of(text: str) -> Address | None:
-    """An address as it stands in a socket's name or a header, a port behind it or not; None: it is none."""
+    """An address as it stands in a socket's name or a header, a port behind it or not; None: it is none.
+
+    Without the zone of a link-local one: who writes the header could put any text there.
+    """
     text = text.strip()
     if text.startswith("["):
         text = text[1:].partition("]")[0]
     elif text.count(":") == 1:
         text = text.partition(":")[0]
     try:
-        address = ip_address(text)
+        address = ip_address(text.partition("%")[0])
     except ValueError:
         return None
     mapped = getattr(address, "ipv4_mapped", None)

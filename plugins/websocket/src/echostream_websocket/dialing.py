@@ -9,10 +9,10 @@ from http import HTTPStatus
 from typing import Final
 
 from echostream_core.capabilities import Capabilities
-from echostream_core.errors import ConnectFailed, EchoStreamError, EndOfStream
+from echostream_core.errors import ConfigError, ConnectFailed, EchoStreamError, EndOfStream
 from echostream_core.transport import Pipe
 from echostream_core.types import Buffer, Url
-from echostream_tcp._errors import caused_by
+from echostream_tcp._errors import caused_by, name_not_found
 from echostream_tcp._log import printable
 from echostream_tcp.dial import connect_network
 from echostream_tcp.options import TlsTransportOptions
@@ -30,7 +30,7 @@ from echostream_websocket._http import (
 )
 from echostream_websocket.options import WsOptions, WssOptions
 from echostream_websocket.pipe import WebSocketPipe
-from echostream_websocket.proxies import connect_through, proxy_for
+from echostream_websocket.proxies import connect_through, is_loopback, proxy_for, stays_here
 
 __all__ = ["dial_websocket"]
 
@@ -42,12 +42,19 @@ _LATER: Final = frozenset({429, 500, 502, 503, 504})
 
 async def dial_websocket(url: Url, options: WsOptions, capabilities: Capabilities, tls: TlsDialer | None) -> Pipe:
     """A WebSocket to ``url``, ready to be started; ``tls`` is None for ``ws://``. Raises ConnectFailed, ConfigError."""
-    proxy = proxy_for(url, options.proxy, secure=tls is not None)
+    secure = tls is not None
+    try:
+        question = Question(url, secure=secure, headers=_headers(options))
+    except UnicodeError as error:
+        raise name_not_found(url, error) from error
+    proxy = proxy_for(url, options.proxy, secure=secure)
+    if not secure:
+        _check_secrets(url, options, proxy)
 
     async def connect() -> socket.socket:
         if proxy is None:
             return await connect_network(url)
-        return await connect_through(proxy, url, secure=tls is not None, timeout_s=options.handshake_timeout_s)
+        return await connect_through(proxy, url, secure=secure, timeout_s=options.handshake_timeout_s)
 
     lower: StreamPipe
     if tls is not None:
@@ -59,12 +66,32 @@ async def dial_websocket(url: Url, options: WsOptions, capabilities: Capabilitie
         local, peer = ends_of(url, sock)
         lower = StreamPipe(capabilities=capabilities, local_address=local, peer_address=peer)
         await attach(url, lower, sock)
-    handshake = Handshake(lower, url, options, capabilities, through_proxy=proxy is not None, secure=tls is not None)
+    handshake = Handshake(lower, url, options, capabilities, question, through_proxy=proxy is not None)
     try:
         return await handshake.result
     except asyncio.CancelledError:
         lower.abort()
         raise
+
+
+def _headers(options: WsOptions) -> dict[str, str]:
+    headers = dict(options.headers)
+    if options.authorization:
+        headers["Authorization"] = options.authorization
+    return headers
+
+
+def _check_secrets(url: Url, options: WsOptions, proxy: str | None) -> None:
+    """ConfigError when secrets would leave this machine in the clear, to the server or to the proxy before it."""
+    if not (options.authorization or options.headers) or options.insecure_authorization:
+        return
+    if is_loopback(url.host) and (proxy is None or stays_here(proxy)):
+        return
+    raise ConfigError(
+        f"{url}: authorization and headers would be readable on the way; dial wss://, "
+        "or set transport.ws.insecure_authorization = true",
+        key="authorization" if options.authorization else "headers",
+    )
 
 
 class Handshake:
@@ -76,9 +103,9 @@ class Handshake:
         url: Url,
         options: WsOptions,
         capabilities: Capabilities,
+        question: Question,
         *,
         through_proxy: bool,
-        secure: bool,
     ) -> None:
         """Ask."""
         loop = asyncio.get_running_loop()
@@ -90,10 +117,7 @@ class Handshake:
         self._through_proxy = through_proxy
         self._head = b""
         self._failure: ConnectFailed | None = None
-        headers: dict[str, str] = dict(options.headers)
-        if options.authorization:
-            headers["Authorization"] = options.authorization
-        self._question = Question(url, secure=secure, headers=headers)
+        self._question = question
         self._timer = loop.call_later(options.handshake_timeout_s, self._too_late)
         lower.start(self)
         lower.write((self._question.request,))

@@ -45,7 +45,8 @@ class WsOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     max_handshakes_per_address: Annotated[int, msgspec.Meta(ge=1)] = 1_024
     """The same for one address; ``trusted_proxies`` are exempt."""
     max_message_bytes: Annotated[int, msgspec.Meta(ge=125, le=1 << 40)] = 1_048_576
-    """A larger message from the peer ends the connection with code 1009. Ours have 64 KiB at most."""
+    """A larger message from the peer ends the connection with code 1009. Ours have no more than this either, and 64 KiB
+    at most: below that, set it at both ends."""
     ping_interval_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     """How often an empty WebSocket ping is sent; 0: never, the session's own PING keeps the connection alive."""
     origins: list[str] = []
@@ -74,8 +75,7 @@ class WsOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
             except ValueError as error:
                 raise ValueError(f"trusted_proxies: {value!r} is no address and no network: {error}") from error
         for origin in self.origins:
-            if origin not in ("*", "null") and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/?#\s]+", origin):
-                raise ValueError(f'origins: write scheme://host:port without a path, or "*", not {origin!r}')
+            _check_origin(origin)
         for path in (self.health_path, *self.pages):
             if path and not path.startswith("/"):
                 raise ValueError(f"{'pages' if path in self.pages else 'health_path'}: {path!r} must begin with /")
@@ -105,6 +105,20 @@ class WssOptions(WsOptions, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
     tls: TlsOptions = TlsOptions()
     """Certificates and whom to trust."""
+
+
+def _check_origin(origin: str) -> None:
+    """Refuse, besides nonsense, what no browser ever sends: who wrote it would wonder why all are turned away."""
+    if origin in ("*", "null"):
+        return
+    if not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/?#\s]+", origin):
+        raise ValueError(f'origins: write scheme://host:port without a path, or "*", not {origin!r}')
+    if origin.startswith(("ws://", "wss://")):
+        raise ValueError(f"origins: {origin!r} is no page's: pages come from http:// or https://")
+    if "*" in origin:
+        raise ValueError(f'origins: there are no patterns such as {origin!r}: list each origin, or "*" for all')
+    if not origin.isascii():
+        raise ValueError(f"origins: write the host of {origin!r} as browsers send it, in ASCII (xn--…)")
 
 
 def _check_header(name: str, value: str) -> None:

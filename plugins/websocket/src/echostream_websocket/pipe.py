@@ -26,6 +26,7 @@ class WebSocketPipe(WebSocketProtocol, Pipe):
 
     __slots__ = (
         "_held_back",
+        "_largest",
         "_receiver",
         "_waiting",
         "capabilities",
@@ -55,6 +56,7 @@ class WebSocketPipe(WebSocketProtocol, Pipe):
         self.peer_identity = lower.peer_identity
         self._receiver: PipeReceiver | None = None
         self._held_back = False
+        self._largest = min(MESSAGE_BYTES, max_message_bytes)  # a peer with the same settings takes no more
         self._waiting = False
         super().__init__(
             lower,
@@ -82,7 +84,7 @@ class WebSocketPipe(WebSocketProtocol, Pipe):
         if self._state:
             return True
         size = sum(map(len, buffers))
-        if size > MESSAGE_BYTES:
+        if size > self._largest:
             room = self._write_large(buffers)
         elif size:
             room = self._lower.write(self._frame(BINARY, buffers, size))
@@ -139,7 +141,8 @@ class WebSocketPipe(WebSocketProtocol, Pipe):
             self._writable()
 
     def _write_large(self, buffers: Sequence[Buffer]) -> bool:
-        """Write as messages of ``MESSAGE_BYTES``, the last one smaller."""
+        """Write as messages of the largest size, the last one smaller."""
+        largest = self._largest
         room = True
         message: list[Buffer] = []
         size = 0
@@ -147,11 +150,11 @@ class WebSocketPipe(WebSocketProtocol, Pipe):
             view = memoryview(buffer)
             begin = 0
             while begin < len(view):
-                piece = view[begin : begin + MESSAGE_BYTES - size]
+                piece = view[begin : begin + largest - size]
                 message.append(piece)
                 size += len(piece)
                 begin += len(piece)
-                if size == MESSAGE_BYTES:
+                if size == largest:
                     room = self._lower.write(self._frame(BINARY, message, size))
                     message, size = [], 0
         if size:

@@ -7,6 +7,7 @@ binds it, the last frees it.
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import ssl
 from collections.abc import Callable
@@ -53,10 +54,10 @@ async def listen_at(url: Url, options: WsOptions, accept: Acceptor, capabilities
         context = listener_context(options.tls, ALPN) if isinstance(options, WssOptions) else None
         try:
             sockets = await bind_network(url, options.backlog)
-        except ConnectFailed:
+        except ConnectFailed as error:
             port = ports.get(key) if url.port else None  # another was faster while the name was looked up
             if port is None:
-                raise
+                raise _named_otherwise(url, ports, error) from error.__cause__
         else:
             port = Port(url.scheme, sockets, options, context, capabilities)
             key = (url.scheme, url.host, sockets[0].getsockname()[1])
@@ -69,6 +70,18 @@ async def listen_at(url: Url, options: WsOptions, accept: Acceptor, capabilities
         raise ConnectFailed(f"cannot listen at {url}: another listener of this process has that path; choose another")
     port.routes[route.path] = route
     return PathListener(port, route)
+
+
+def _named_otherwise(url: Url, ports: dict[_Key, Port], error: ConnectFailed) -> ConnectFailed:
+    """``error``; or, when it is we who have the port but under another name, what to write to share it."""
+    if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EADDRINUSE:
+        for key in ports:
+            if key[2] == url.port:
+                return ConnectFailed(
+                    f"cannot listen at {url}: this process has that port as {Url(*key)}; "
+                    "its paths share it by that very name"
+                )
+    return error
 
 
 def _forget(ports: dict[_Key, Port], key: _Key, port: Port) -> None:

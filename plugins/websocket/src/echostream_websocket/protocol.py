@@ -48,6 +48,7 @@ class WebSocketProtocol:
         "_error",
         "_frame",
         "_full",
+        "_gone",
         "_loop",
         "_lower",
         "_paused",
@@ -89,6 +90,7 @@ class WebSocketProtocol:
         self._error: EchoStreamError | None = None
         self._paused = True
         self._full = False
+        self._gone = False  # the pipe below has ended while something waited here to be read
         self._pong: bytes | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._ping_interval_s = ping_interval_s
@@ -139,6 +141,7 @@ class WebSocketProtocol:
         if self._state:
             return
         self._state = CLOSING
+        self._error = None
         self._send_close(code, reason)
         self._timer = self._loop.call_later(CLOSE_WAIT_S, self._unanswered)
         self._begin_reading()  # for the peer's close frame; data is dropped
@@ -149,7 +152,11 @@ class WebSocketProtocol:
             return
         self._state = FINISHING
         self._reader.stopped = True
-        self._lower.abort()
+        if self._gone:
+            self._error = None
+            self._loop.call_soon(self._end)
+        else:
+            self._lower.abort()
 
     # --- called by the pipe below ------------------------------------------------------------------------------------
 
@@ -177,12 +184,23 @@ class WebSocketProtocol:
                 self._writable()
 
     def on_closed(self, error: EchoStreamError | None) -> None:
-        """The pipe below is gone."""
+        """The pipe below is gone. What it delivered before is read first: perhaps the peer's close frame is in it.
+
+        TLS may tell its end in the same breath as the data before it, even if it was paused in the midst of them.
+        """
         if self._state == OPEN:
             if isinstance(error, EndOfStream):
                 lost = ConnectionLost(f"the connection to {self._peer} is lost: it ended without a close frame")
                 error = caused_by(lost, error)
             self._error = error
+            if self._rest:
+                self._gone = True
+                return
+        self._end()
+
+    def _end(self) -> None:
+        if self._state == ENDED:
+            return
         self._state = ENDED
         self._reader.stopped = True
         self._rest = b""
@@ -223,7 +241,10 @@ class WebSocketProtocol:
         rest, self._rest = self._rest, b""
         self._reader.stopped = False
         self.on_data(rest)
-        if not self._rest and not self._paused and self._state < FINISHING:
+        if self._gone:
+            if not self._rest:
+                self._end()
+        elif not self._rest and not self._paused and self._state < FINISHING:
             self._lower.resume()
 
     def _send_close(self, code: int, reason: str) -> None:

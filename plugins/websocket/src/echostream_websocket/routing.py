@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from echostream_core.transport import Acceptor
 from echostream_tcp._log import printable
 from echostream_websocket._http import Answer, BadHead, Headers, Request, accept_upgrade, path_of, same_secret, single
-from echostream_websocket.options import WsOptions
+from echostream_websocket.options import WsOptions, WssOptions
 from echostream_websocket.pages import Page
 
 __all__ = ["Decision", "Route", "decide", "refusal"]
@@ -130,7 +130,8 @@ def _upgrade(request: Request, routes: Mapping[str, Route]) -> Decision:
                 {"WWW-Authenticate": challenge},
             )
     origin = single(request.headers, "Origin")
-    if origin is not None and not origin_admitted(origin, options.origins, request.headers):
+    encrypted = isinstance(options, WssOptions)
+    if origin is not None and not origin_admitted(origin, options.origins, request.headers, encrypted=encrypted):
         return refusal(
             HTTPStatus.FORBIDDEN,
             "This origin is not admitted (the listener's option origins).",
@@ -139,17 +140,29 @@ def _upgrade(request: Request, routes: Mapping[str, Route]) -> Decision:
     return Decision(route=route, upgraded=accept_upgrade(request))
 
 
-def origin_admitted(origin: str, admitted: Iterable[str], headers: Headers) -> bool:
-    """Whether a page from ``origin`` may connect; without a list only one that came from this very host."""
+def _without_default_port(origin: str) -> str:
+    """As browsers write it: they leave out the port that the scheme has anyway."""
+    origin = origin.lower()
+    port = _DEFAULT_PORTS.get(origin.partition("://")[0])
+    return origin.removesuffix(f":{port}") if port else origin
+
+
+def origin_admitted(origin: str, admitted: Iterable[str], headers: Headers, *, encrypted: bool) -> bool:
+    """Whether a page from ``origin`` may connect; without a list only one that came from this very host.
+
+    To an ``encrypted`` listener not one that came in the clear: who can change such a page on its way would act with
+    its visitor's certificate.
+    """
     admitted = list(admitted)
     if admitted:
-        return "*" in admitted or origin.lower() in (value.lower() for value in admitted)
+        return "*" in admitted or _without_default_port(origin) in map(_without_default_port, admitted)
     try:
         page = urlsplit(origin)
         default = _DEFAULT_PORTS.get(page.scheme)
         here = urlsplit(f"//{single(headers, 'Host') or ''}")
         return (
             default is not None
+            and (page.scheme in ("https", "wss") or not encrypted)
             and bool(page.hostname)
             and page.hostname == here.hostname
             and (page.port or default) == (here.port or default)

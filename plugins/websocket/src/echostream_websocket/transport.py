@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
@@ -41,15 +40,7 @@ class WsTransport(Transport):
         """Connect, through a proxy where there is one, and shake hands."""
         from echostream_websocket.dialing import dial_websocket
 
-        url = dialable(url, 80)
-        settings = checked(options, WsOptions)
-        if (settings.authorization or settings.headers) and not settings.insecure_authorization and not loopback(url):
-            raise ConfigError(
-                f"{url}: authorization and headers would be readable on the way; dial wss://, "
-                "or set transport.ws.insecure_authorization = true",
-                key="authorization" if settings.authorization else "headers",
-            )
-        return await dial_websocket(url, settings, WS_CAPABILITIES, None)
+        return await dial_websocket(dialable(url, 80), checked(options, WsOptions), WS_CAPABILITIES, None)
 
 
 class WssTransport(Transport):
@@ -107,11 +98,3 @@ def dialable(url: Url, default: int) -> Url:
     if url.port == 0:
         raise ConfigError(f"{url}: port 0 is for listeners only; write the port that the server told")
     return url if url.port is not None else replace(url, port=default)
-
-
-def loopback(url: Url) -> bool:
-    """Whether ``url`` leads to this very machine."""
-    try:
-        return ip_address(url.host).is_loopback
-    except ValueError:
-        return url.host == "localhost" or url.host.endswith(".localhost")

@@ -25,6 +25,10 @@ _GONE: Final = 3
 GRACE_S: Final = 1.0
 """How long after its time somebody is still counted of whom the event loop may have nothing more to say."""
 
+PIECE_BYTES: Final = 65_536
+"""How much of a page is handed to the connection at once: a peer that does not read it costs no more memory, and one
+that reads slowly has ``handshake_timeout_s`` for each."""
+
 _TLS_BEGINNING: Final = b"\x16\x03"
 _METHOD_SIGNS: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
@@ -50,7 +54,7 @@ class Host(Protocol):
 class Visitor:
     """Receives what a connection sends before it is a WebSocket. Bounded in bytes, and in time by one deadline."""
 
-    __slots__ = ("_head", "_loop", "_phase", "_port", "_timer", "address", "host", "lower")
+    __slots__ = ("_head", "_loop", "_phase", "_port", "_timer", "_unsent", "address", "host", "lower")
 
     def __init__(self, port: Host, address: str) -> None:
         """``address`` is that of the socket's other end, as URL."""
@@ -60,6 +64,7 @@ class Visitor:
         self.lower: StreamPipe | None = None
         self._phase = _CONNECTING
         self._head = b""
+        self._unsent = memoryview(b"")
         self._loop = asyncio.get_running_loop()
         self._timer = self._loop.call_later(port.timeout_s, self._too_late)
 
@@ -104,7 +109,9 @@ class Visitor:
             )
 
     def on_writable(self) -> None:
-        """What we write is small."""
+        """Who reads a page gets the next piece."""
+        if self._phase == _LEAVING:
+            self._send_rest()
 
     def on_closed(self, error: EchoStreamError | None) -> None:
         """The connection is gone."""
@@ -132,12 +139,24 @@ class Visitor:
             self._port.complain(self, decision.complaint)
         self._phase = _LEAVING
         self._head = b""
-        self._timer.cancel()
-        self._timer = self._loop.call_later(self._port.timeout_s, self._too_late)
-        self.lower.write((decision.answer.serialize(without_body=without_body),))
-        self.lower.close()
+        answer = decision.answer
+        body = memoryview(b"" if without_body else answer.body)
+        self._unsent = body[PIECE_BYTES:]
+        room = self.lower.write((answer.head() + body[:PIECE_BYTES],))
+        self._send_rest(room=room)
 
     # --- inside
+
+    def _send_rest(self, *, room: bool = True) -> None:
+        """Send more of the answer while there is room, and close behind its end."""
+        assert self.lower is not None
+        self._timer.cancel()
+        self._timer = self._loop.call_later(self._port.timeout_s, self._too_late)
+        while self._unsent and room:
+            room = self.lower.write((self._unsent[:PIECE_BYTES],))
+            self._unsent = self._unsent[PIECE_BYTES:]
+        if not self._unsent:
+            self.lower.close()
 
     def _answer(self, head: bytes, early: bytes) -> None:
         try:
