@@ -420,6 +420,38 @@ test("messages that do not fit into the memory for them wait for each other, and
   session.close();
 });
 
+test("bytes within a payload or an answer travel as base64 text, as the codec json has them", async () => {
+  const { session, peer } = await connected();
+  session.handle("bytes", () => Uint8Array.of(0, 1, 255));
+  await peer.send(incomingCall(1, "bytes"));
+  await turn();
+  const [answer] = peer.frames.filter(({ type }) => type === Frame.RESPONSE).map(parseResponse);
+  assert.equal(Buffer.from(answer.payload).toString(), '"AAH/"');
+  const large = new Uint8Array(100_000).fill(7);
+  session.request("put", { data: [Uint8Array.of(0, 1, 255).buffer, large.subarray(0, 3)] }).catch(() => {});
+  assert.equal(Buffer.from((await peer.call()).payload).toString(), '{"data":["AAH/","BwcH"]}');
+  session.request("put", [large]).catch(() => {});
+  while (!peer.opened[0]?.ended) await turn();
+  const text = Buffer.from(join(peer.opened[0].bytes)).toString("latin1");
+  assert.ok(text.includes(`["${Buffer.from(large).toString("base64")}"]`));
+  session.close();
+});
+
+test("what JSON has no word for is refused here, and nothing is sent", async () => {
+  const { session, peer } = await connected();
+  session.handle("odd", () => () => 1);
+  const refused = [[() => 1, /a function/], [Symbol("x"), /a symbol/], [{ a: new Float32Array(2) }, /Float32Array/]];
+  for (const [value, message] of refused) {
+    await assert.rejects(session.request("echo", value), { name: "TypeError", message });
+  }
+  await peer.send(incomingCall(1, "odd"));
+  await turn();
+  assert.deepEqual(peer.frames.filter(({ type }) => type === Frame.CALL), []);
+  const [answer] = peer.frames.filter(({ type }) => type === Frame.RESPONSE);
+  assert.equal(answer.body[8], 13, "INTERNAL");
+  session.close();
+});
+
 test("hashes of certificates are read in base64 and in hex", () => {
   const bytes = Uint8Array.from({ length: 32 }, (_, place) => place);
   const hex = Buffer.from(bytes).toString("hex");

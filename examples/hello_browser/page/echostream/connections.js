@@ -295,13 +295,15 @@ export function hashBytes(hash) {
 
 function hintsForWebSocket(url) {
   const hints = [`No WebSocket connection to ${url}, and the browser tells a page no reason; its console may say more.`,
-    "Is the server running there?", `Does its option "origins" admit this page (${globalThis.origin})?`];
+    "Is the server running there, and this its path?",
+    `Does its option "origins" admit this page (${globalThis.origin})?`];
   if (url.startsWith("wss:")) hints.push("Does the browser trust its certificate?");
   return hints.join(" ");
 }
 
 function hintsForWebTransport(url, cause) {
-  return [`No WebTransport connection to ${url}: ${cause.message}`, "Is the server running, and its UDP port open?",
+  return [`No WebTransport connection to ${url}: ${cause.message}`,
+    "Is the server running, its UDP port open, and this its path?",
     "Is the hash that of its present certificate (ECDSA, valid for at most 14 days)?",
     `Does its option "origins" admit this page (${globalThis.origin})? The browser's console may say more.`].join(" ");
 }

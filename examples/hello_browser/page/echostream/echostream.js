@@ -18,7 +18,7 @@ import {
   CloseCode, ConnectionLost, Frame, FrameParser, FINAL, FULL_NAME, INLINE_ALWAYS_BYTES, Kind, LEGAL, MAX_CALLS,
   MAX_ERROR_BYTES, MAX_INTERNED, MAX_MESSAGE_BYTES, MAX_METADATA_BYTES, MessageTooLong, NOTHING, ProtocolError, Reader,
   RpcError, SubstreamReset, decodeError, decodeMetadata, decodeSetup, encodeCall, encodeError, encodeFrame, encodeHead,
-  encodeMetadata, encodeResponse, encodeSetup, join, parseCall, parseResponse, u32, utf8,
+  encodeJson, encodeMetadata, encodeResponse, encodeSetup, join, parseCall, parseResponse, u32, utf8,
 } from "./wire.js";
 
 export { CloseCode, ConnectFailed, ConnectionLost, ProtocolError, RpcError };
@@ -115,8 +115,9 @@ export class Session {
   /**
    * Call `method` of the peer; resolves with its answer.
    *
-   * `payload` is anything that JSON can carry, or a Uint8Array, which travels as it is. Options: `timeoutMs` (30 s,
-   * null: none), `signal` (an AbortSignal), `metadata`, `priority` ("urgent", "normal", "bulk"). Throws RpcError.
+   * `payload` is anything that JSON can carry, or a Uint8Array, which travels as it is; one within another value, or in
+   * an answer, travels as base64 text. Options: `timeoutMs` (30 s, null: none), `signal` (an AbortSignal), `metadata`,
+   * `priority` ("urgent", "normal", "bulk"). Throws RpcError, and TypeError for what cannot travel.
    */
   async request(method, payload = null, { timeoutMs = 30_000, signal, metadata, priority = "normal" } = {}) {
     const raw = payload instanceof Uint8Array;
@@ -124,7 +125,7 @@ export class Session {
       name: method,
       method: utf8.encode(method),
       codec: raw ? 0 : 1,
-      body: raw ? payload : utf8.encode(JSON.stringify(payload)),
+      body: raw ? payload : encodeJson(payload),
       metadata: metadata ? encodeMetadata(metadata) : NOTHING,
       priority: CLASSES[priority],
       deadline: timeoutMs === null ? Infinity : performance.now() + timeoutMs,
@@ -500,7 +501,7 @@ export class Session {
     let body;
     let failed = null;
     try {
-      body = utf8.encode(JSON.stringify((await this.#handle(call, controller.signal)) ?? null));
+      body = encodeJson((await this.#handle(call, controller.signal)) ?? null);
       if (body.length > this.peer.maxMessageBytes) {
         throw new RpcError("RESOURCE_EXHAUSTED", `${name}: the answer has ${body.length} bytes`);
       }

@@ -94,6 +94,27 @@ export function encodeVarint(value) {
 const withLength = (bytes) => join([encodeVarint(bytes.length), bytes]);
 const textWithLength = (text) => withLength(utf8.encode(text));
 
+/**
+ * A payload in the codec `json`, in which bytes are base64 text. JSON.stringify by itself would write them as a map of
+ * numbers, and drop what it has no word for: the other side would never know.
+ */
+export function encodeJson(value) {
+  const text = JSON.stringify(value, (_, part) => {
+    if (part instanceof Uint8Array) return base64(part);
+    if (part instanceof ArrayBuffer) return base64(new Uint8Array(part));
+    if (ArrayBuffer.isView(part)) throw new TypeError(`JSON cannot carry a ${part.constructor.name}: send an Array`);
+    return part;
+  });
+  if (text === undefined) throw new TypeError(`JSON cannot carry a ${typeof value}`);
+  return utf8.encode(text);
+}
+
+function base64(bytes) {
+  let text = "";
+  for (let at = 0; at < bytes.length; at += 32_768) text += String.fromCharCode(...bytes.subarray(at, at + 32_768));
+  return btoa(text);
+}
+
 /** Reads fields one behind the other; what runs over the end is the peer's mistake. */
 export class Reader {
   constructor(bytes, what) {
