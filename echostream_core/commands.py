@@ -304,6 +304,8 @@ def _type_name(annotation: Any) -> str:
         return " | ".join(map(_type_name, inner))
     if annotation is NoneType:
         return "None"
+    if isinstance(origin, type):
+        return f"{origin.__name__}[{', '.join('...' if part is ... else _type_name(part) for part in inner)}]"
     return annotation.__name__ if isinstance(annotation, type) and not inner else str(annotation)
 
 
@@ -346,6 +348,27 @@ def _sentences(error: ConfigError) -> list[str]:
 
 
 def _service_problems(config: Config, files: Files) -> list[str]:
+    """Found within an event loop, as a server imports: a module that runs a program of its own then fails, and does not
+    run it instead of the check.
+    """
+    import asyncio
+
+    async def within() -> list[str]:
+        return _problems_of_services(config, files)
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        loop = asyncio.new_event_loop()  # no Runner: Ctrl-C has to end an import that takes long
+    else:
+        return _problems_of_services(config, files)
+    try:
+        return loop.run_until_complete(within())
+    finally:
+        loop.close()
+
+
+def _problems_of_services(config: Config, files: Files) -> list[str]:
     from echostream_core.engine.handlers import collect_routes
     from echostream_core.server import load_service
 
@@ -358,9 +381,6 @@ def _service_problems(config: Config, files: Files) -> list[str]:
                 found.extend(load_service(reference, folders))
             except ConfigError as error:
                 problems.append(f"server.{server.name}.{error}")
-            except Exception as error:  # the user's module: whatever it raises is a finding, not our end
-                text = f"{reference!r} raised {type(error).__name__}: {error}"
-                problems.append(f"server.{server.name}.services: {text}")
         try:
             collect_routes(found)
         except ConfigError as error:
@@ -393,20 +413,27 @@ def dial(
     tls: Mapping[str, object] | None = None,
     overrides: Iterable[str] = (),
 ) -> Connecting:
-    """The client for ``url``, or for ``[client.NAME]`` of a configuration, which ``codecs`` and ``tls`` change."""
+    """The client for ``url``, or for ``[client.NAME]`` of a configuration, which ``codecs`` and ``tls`` change.
+
+    ``overrides`` hold for both; with ``url``, neither files nor the environment count.
+    """
     from echostream_core.client import RpcClient
 
-    if url is not None:
-        return RpcClient.connect(url, codecs=codecs, tls=tls, name="command-line")
     overrides = list(overrides)
-    config = load_config(*files, overrides=overrides)
+    if url is not None and not overrides:
+        return RpcClient.connect(url, codecs=codecs, tls=tls, name="command-line")
+    environ: Mapping[str, str] | None = None
+    if url is not None:
+        files, environ, name = (), {}, "command_line"
+        overrides.append(f"client.{name}.url={msgspec.json.encode(url).decode()}")
+    config = load_config(*files, environ=environ, overrides=overrides)
     section = f"client.{config.client(name).name}"
     if codecs:
         overrides.append(f"{section}.codecs={msgspec.json.encode(list(codecs)).decode()}")
     for key, value in (tls or {}).items():
         overrides.append(f"{section}.tls.{key}={msgspec.json.encode(value).decode()}")
     if overrides:
-        config = load_config(*files, overrides=overrides)
+        config = load_config(*files, environ=environ, overrides=overrides)
     return RpcClient.from_loaded(config, name)
 
 

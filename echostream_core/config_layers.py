@@ -52,10 +52,12 @@ class Layers:
         name = os.fspath(name)
         try:
             with open(name, "rb") as file:
-                layer = tomllib.load(file)
+                layer = tomllib.loads(file.read().decode("utf-8-sig"))  # some editors begin a file with a mark
         except OSError as error:
             self.problems.append(f"{name}: cannot be read: {error.strerror or error}")
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except UnicodeDecodeError as error:
+            self.problems.append(f"{name}: is not valid TOML: not UTF-8 (at byte {error.start}); save it as UTF-8")
+        except tomllib.TOMLDecodeError as error:
             self.problems.append(f"{name}: is not valid TOML: {error}")
         else:
             self.add(layer, name)

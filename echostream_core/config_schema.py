@@ -132,7 +132,8 @@ def read_endpoint(kind: type[E], name: str, section: object) -> tuple[E | None, 
     if not ENDPOINT_NAME.fullmatch(name):
         return None, [OptionProblem("", f"the endpoint's name {name!r} may have only a-z, 0-9 and _")]
     if not isinstance(section, Mapping):
-        return None, [OptionProblem("", "must be a table")]
+        section = "server" if kind is ServerConfig else "client"
+        return None, [OptionProblem("", f"must be a table: settings stand below a name, as in [{section}.main]")]
     values = {key: _listed(key, value) for key, value in section.items()}
     problems = []
     if "name" in values:

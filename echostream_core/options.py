@@ -6,7 +6,7 @@ import re
 from collections.abc import Container, Iterable, Mapping
 from difflib import get_close_matches
 from types import NoneType, UnionType
-from typing import Annotated, Final, NamedTuple, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Final, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
 
 import msgspec
 
@@ -17,6 +17,11 @@ __all__ = ["OptionProblem", "convert_options", "option_problems", "struct_in", "
 T = TypeVar("T", bound=msgspec.Struct)
 
 _PATH: Final = r" - at `\$\.?(.*)`$"
+_WRONG_TYPE: Final = re.compile(r"Expected `([^`]*)`, got `([^`]*)`")
+_WORDS: Final = {"object": "table", "array": "list"}
+"""JSON's words, which msgspec takes, in TOML's."""
+_UNIONS: Final = (Union, UnionType)
+_WRONG_CHOICE: Final = re.compile(r"Invalid enum value '(.*)'", re.DOTALL)
 
 
 class OptionProblem(NamedTuple):
@@ -74,7 +79,7 @@ def option_problems(
                 problems.append(OptionProblem(name, "is missing"))
             continue
         value = mapping[name]
-        nested = struct_in(field.type)
+        nested = struct_in(field.type) or (_table_in(field.type) if isinstance(value, Mapping) else None)
         if nested is not None and isinstance(value, Mapping):
             for problem in option_problems(nested, value):
                 problems.append(OptionProblem(f"{name}.{problem.path}" if problem.path else name, problem.text))
@@ -82,7 +87,7 @@ def option_problems(
         try:
             msgspec.convert(value, field.type)
         except (msgspec.ValidationError, ConfigError) as error:
-            problems.append(_located(name, error))
+            problems += _in_table(name, value, field.type) or [_located(name, error, field.type)]
     if not problems:
         try:
             msgspec.convert(dict(mapping), schema)
@@ -96,17 +101,72 @@ def struct_in(annotation: object) -> type[msgspec.Struct] | None:
     origin = get_origin(annotation)
     if origin is Annotated:
         return struct_in(get_args(annotation)[0])
-    if origin in (Union, UnionType):
+    if origin in _UNIONS:
         members = [member for member in get_args(annotation) if member is not NoneType]
         return struct_in(members[0]) if len(members) == 1 else None
     return annotation if isinstance(annotation, type) and issubclass(annotation, msgspec.Struct) else None
 
 
-def _located(path: str, error: Exception) -> OptionProblem:
+def _table_in(annotation: object) -> type[msgspec.Struct] | None:
+    """What a table stands for where something else may stand too: the only struct of a union."""
+    members = [struct_in(member) for member in get_args(annotation)] if get_origin(annotation) in _UNIONS else []
+    structs = [member for member in members if member is not None]
+    return structs[0] if len(structs) == 1 else None
+
+
+def _in_table(name: str, value: object, annotation: object) -> list[OptionProblem]:
+    """The problems of a table with keys of the user's own, each with its key; msgspec only says ``[...]``."""
+    if not isinstance(value, Mapping):
+        return []
+    problems = []
+    for key, item in value.items():
+        try:
+            msgspec.convert({key: item}, annotation)
+        except (msgspec.ValidationError, ConfigError) as error:
+            problem = _located(name, error, annotation)
+            problems.append(problem._replace(path=problem.path.replace("[...]", f".{key}", 1)))
+    return problems
+
+
+def _located(path: str, error: Exception, annotation: object = None) -> OptionProblem:
     text = str(error)
     match = re.search(_PATH, text)
     if match is not None:
         inner, text = match[1], text[: match.start()]
         separator = "." if path and inner and not inner.startswith("[") else ""
         path = f"{path}{separator}{inner}"
-    return OptionProblem(path, text[:1].lower() + text[1:] if text.startswith(("Expected ", "Object ")) else text)
+        if inner:  # an element of what is annotated
+            annotation = get_args(annotation)[0] if get_origin(annotation) in (list, tuple) else None
+    return OptionProblem(path, _plain(text, annotation))
+
+
+def _plain(text: str, annotation: object) -> str:
+    """The sentence of msgspec in the words of TOML, with what to write instead."""
+    choices = " or ".join(_choices(annotation))
+    wrong = _WRONG_CHOICE.fullmatch(text)
+    if wrong is not None and choices:
+        return f"must be {choices}, not {wrong[1][:80]!r}"
+    wrong = _WRONG_TYPE.fullmatch(text)
+    if wrong is None:
+        return text[:1].lower() + text[1:] if text.startswith(("Expected ", "Object ")) else text
+    expected = [_WORDS.get(name, name) for name in wrong[1].split(" | ")]
+    got = _WORDS.get(wrong[2], wrong[2])
+    hint = ""
+    if "list" in expected and got == "str":
+        hint = '; write it in brackets: ["…"]'
+    elif "str" in expected and got not in ("list", "table", "null"):
+        hint = f"; write {choices or 'it in quotes'}"
+    return f"expected `{' | '.join(expected)}`, got `{got}`{hint}"
+
+
+def _choices(annotation: object) -> list[str]:
+    """What may stand where ``annotation`` names some texts only, as it is written; empty: any text."""
+    if annotation is bool:
+        return ["true", "false"]
+    if get_origin(annotation) is Literal:
+        return [repr(value) for value in get_args(annotation)]
+    parts = get_args(annotation)
+    inner = [choice for part in parts for choice in _choices(part)]
+    if get_origin(annotation) in (list, tuple):
+        return inner or ["a list"]
+    return [] if str in parts else inner

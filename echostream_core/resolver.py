@@ -141,10 +141,13 @@ def not_found(
     elif closest is not None:
         fix = f"Did you mean {closest!r}?"
     else:
-        meant = get_close_matches(key, _hints().get(kind, {}), 1)
+        other = _hints().get(f"{kind}_meant", {}).get(key)  # as browsers and others call it
+        meant = [other] if other else get_close_matches(key, _hints().get(kind, {}), 1)
         fix = "Install a plugin that provides it, or correct the name"
         if meant:
-            fix = f"Did you mean {meant[0]!r}? pip install {package_hint(kind, meant[0])}"
+            fix = f"Did you mean {meant[0]!r}?"
+            if meant[0] not in known:
+                fix += f" pip install {package_hint(kind, meant[0])}"
     return PluginNotFound(
         f"no plugin provides the {kind} {key!r}; installed: {', '.join(known) or 'none'}",
         kind=kind,

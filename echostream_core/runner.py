@@ -14,7 +14,20 @@ T = TypeVar("T")
 
 
 def run(main: Coroutine[Any, Any, T], *, debug: bool | None = None) -> T:
-    """As ``asyncio.run``, on uvloop (winloop on Windows) where it is installed: the ``fast`` extra."""
+    """As ``asyncio.run``, on uvloop (winloop on Windows) where it is installed: the ``fast`` extra.
+
+    RuntimeError where an event loop runs already.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        pass
+    else:
+        main.close()
+        raise RuntimeError(
+            "run() cannot be called while an event loop runs: await what it is given; and in a module that others "
+            'import, put run() below if __name__ == "__main__":'
+        )
     with asyncio.Runner(debug=debug, loop_factory=_loop_factory()) as runner:
         return runner.run(main)
 

@@ -11,6 +11,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from traceback import extract_tb
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -415,6 +416,9 @@ def load_service(reference: str, folders: Iterable[str] = ()) -> list[object]:
                 f"services: there is no module {module_name!r} (from {reference!r})", key="services"
             ) from error
         raise ConfigError(f"services: {reference!r} cannot be imported: {error}", key="services") from error
+    except (Exception, SystemExit) as error:  # the user's module may raise anything
+        text = f"services: importing {module_name!r} (from {reference!r}) raised {_described(error)}"
+        raise ConfigError(text, key="services") from error
     finally:
         for folder in added:
             sys.path.remove(folder)
@@ -425,7 +429,19 @@ def load_service(reference: str, folders: Iterable[str] = ()) -> list[object]:
         found = getattr(found, part)
     if isinstance(found, (list, tuple)):
         return list(found)
-    return [found() if isinstance(found, type) else found]
+    try:
+        return [found() if isinstance(found, type) else found]
+    except Exception as error:
+        text = f"services: making {reference!r} raised {_described(error)}; name an instance where arguments are needed"
+        raise ConfigError(text, key="services") from error
+
+
+def _described(error: BaseException) -> str:
+    """``KeyError: 'HOME' (shop.py:12)``: what was raised, and the innermost line that is not ours."""
+    ours = (str(Path(__file__).parent), "<frozen ", str(importlib.__file__))
+    frames = [frame for frame in extract_tb(error.__traceback__) if not frame.filename.startswith(ours)]
+    place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {error}{place}"
 
 
 def _address_of(url: str) -> str:

@@ -19,7 +19,7 @@ import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from echostream_core import RemoteError, RpcClient, RpcServer, handler, run
+from echostream_core import EchoStreamError, RemoteError, RpcClient, RpcServer, handler, run
 
 CONFIGURATION = Path(__file__).with_name("echostream.toml")
 
@@ -54,4 +54,7 @@ async def main(url: str | None) -> None:
 
 
 if __name__ == "__main__":
-    run(main(sys.argv[1] if len(sys.argv) > 1 else None))
+    try:
+        run(main(sys.argv[1] if len(sys.argv) > 1 else None))
+    except EchoStreamError as error:
+        sys.exit(f"error: {error}")

@@ -13,7 +13,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from echostream_core import RpcServer, run
+from echostream_core import EchoStreamError, RpcServer, run
 
 CONFIGURATION = Path(__file__).with_name("echostream.toml")
 
@@ -28,4 +28,7 @@ async def main(urls: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run(main(sys.argv[1:]))
+    try:
+        run(main(sys.argv[1:]))
+    except EchoStreamError as error:
+        sys.exit(f"error: {error}")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import stat
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -68,7 +70,10 @@ class Transfer:
         check_name(name)
         descriptor = await in_thread(os.open, file, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         try:
-            size = os.fstat(descriptor).st_size
+            status = os.fstat(descriptor)
+            if stat.S_ISDIR(status.st_mode):  # opened all the same, by some systems
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(file))
+            size = status.st_size
             self._line.begin("checking", size)
             digest, size = await hash_file(descriptor, on_progress=self._line.at)
             wanted = Upload(name, size, digest.hexdigest(), self._sender, overwrite)

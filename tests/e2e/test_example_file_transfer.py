@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import json
 import os
@@ -168,8 +169,9 @@ def test_several_files_at_once_and_one_of_them_is_refused(folder: Path) -> None:
     (store / "2.bin").write_bytes(b"another")
     with running(command("serve", "tcp://127.0.0.1:0", "--directory", store), folder, environ=ENVIRON) as server:
         url = address_of(server)
-        done = finished(command("upload", url, *files), folder, environ=ENVIRON)
+        done = finished(command("upload", url, *files, folder), folder, environ=ENVIRON)
         assert done.returncode == 1
+        assert f"error: {folder}: {os.strerror(errno.EISDIR)}" in done.stderr
         assert len(done.stdout.splitlines()) == 3
         assert "error: 2.bin is there already, with other content: choose another name" in done.stderr
         assert (store / "2.bin").read_bytes() == b"another"

@@ -63,6 +63,14 @@ def test_the_calculator_by_url(scheme: str, folder: Path) -> None:
 
 
 @needs_tcp
+def test_what_the_reader_did_wrong_is_a_sentence(folder: Path) -> None:
+    done = finished(program("client", "tpc://127.0.0.1:1"), folder)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ") and "Did you mean 'tcp'?" in line
+
+
+@needs_tcp
 def test_the_calculator_by_environment(folder: Path) -> None:
     listen = {"ECHOSTREAM__SERVER__CALCULATOR__LISTEN": "tcp://127.0.0.1:0"}
     with running(program("server"), folder, environ=listen) as server:

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Annotated, Literal
 
 import msgspec
 import pytest
 
-from echostream_core import Kernel, RpcClient, RpcError, RpcServer, StatusCode, handler
+from echostream_core import (
+    ConfigError,
+    DeadlineExceeded,
+    Kernel,
+    RpcClient,
+    RpcError,
+    RpcServer,
+    StatusCode,
+    handler,
+    hookimpl,
+)
 from echostream_core.__main__ import main
 from echostream_core.commands import (
     CallRequest,
@@ -26,6 +38,7 @@ from echostream_core.commands import (
     verdict_rows,
     why,
 )
+from echostream_core.discovery import Discovery, DiscoverySpec
 from echostream_core.plugin_reports import PluginReport
 
 
@@ -38,6 +51,11 @@ def twice(number: int) -> int:
 async def count(upto: int) -> AsyncIterator[int]:
     for number in range(upto):
         yield number
+
+
+@handler("forever")
+async def forever() -> None:
+    await asyncio.Event().wait()
 
 
 def report(**changes: object) -> PluginReport:
@@ -78,6 +96,16 @@ async def test_dial_takes_a_client_from_a_configuration_and_changes_it(tmp_path:
         assert await client.request("twice", 2) == 4
 
 
+async def test_settings_are_not_forgotten_beside_a_url(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ECHOSTREAM__CLIENT__ONE__LIMITS__MAX_STREAMS", "of another client")
+    with pytest.raises(ConfigError, match=r"transport\.memory\.max_strems: there is no such setting; did you mean"):
+        dial("memory://commands", overrides=["transport.memory.max_strems=1"])
+    connecting = dial("memory://commands", codecs=["json"], overrides=["client.command_line.timeout_s=0.01"])
+    async with RpcServer("memory://commands", forever), connecting as client:
+        with pytest.raises(DeadlineExceeded):
+            await client.request("forever")
+
+
 def test_columns_are_aligned_and_lines_end_with_their_text() -> None:
     assert aligned([["a", "long word", "x"], ["bcd", "-", ""]]) == ["a    long word  x", "bcd  -"]
     assert aligned([]) == []
@@ -110,6 +138,34 @@ def test_a_plugin_is_inspected_by_its_key() -> None:
     assert (found["name"], found["state"], found["builtin"]) == ("memory", "loaded", True)
     (offer,) = json.loads(json.dumps(found))["offers"]
     assert offer["capabilities"]["streams"] == "native"
+
+
+class Tables(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    interfaces: Literal["all"] | list[Annotated[str, msgspec.Meta(min_length=1)]] = "all"
+    pairs: tuple[int, ...] = ()
+    pages: dict[str, str | None] = {}
+
+
+def no_backend(options: Tables) -> Discovery:
+    raise NotImplementedError
+
+
+class Plug:
+    @hookimpl
+    def echostream_discovery(self) -> list[DiscoverySpec]:
+        return [DiscoverySpec(name="table", factory=no_backend, options=Tables)]
+
+
+def test_types_of_options_are_shown_as_they_are_written() -> None:
+    kernel = Kernel()
+    kernel.register(Plug(), name="plug")
+    (offer,) = json.loads(json.dumps(inspect_plugin(kernel, "discovery.table")))["offers"]
+    types = {option["name"]: option["type"] for option in offer["options"]}
+    assert types == {
+        "interfaces": "'all' | list[str]",
+        "pairs": "tuple[int, ...]",
+        "pages": "dict[str, str | None]",
+    }
 
 
 def test_an_unknown_plugin_is_a_usage_error_with_the_nearest_name() -> None:
@@ -150,6 +206,34 @@ def test_every_problem_is_one_sentence(tmp_path: Path) -> None:
     assert check_config([tmp_path / "nowhere.toml"]) == [
         f"{tmp_path / 'nowhere.toml'}: cannot be read: No such file or directory"
     ]
+
+
+PROGRAM = """\
+import asyncio
+from echostream_core import handler, run
+@handler("a")
+def a() -> int:
+    return 1
+async def main() -> None:
+    raise AssertionError("it runs")
+program = main()
+try:
+    {run}(program)
+finally:
+    program.close()
+"""
+
+
+@pytest.mark.parametrize("run", ["run", "asyncio.run"])
+def test_checking_a_configuration_runs_no_program(tmp_path: Path, run: str) -> None:
+    name = f"program_of_the_test_{len(run)}"
+    (tmp_path / f"{name}.py").write_text(PROGRAM.format(run=run), encoding="utf-8")
+    file = tmp_path / "echostream.toml"
+    file.write_text(f'[server.x]\nlisten = "memory://x"\nservices = "{name}:a"\n', encoding="utf-8")
+    (problem,) = check_config([file])
+    assert problem.startswith(f"server.x.services: importing '{name}' (from '{name}:a') raised RuntimeError: ")
+    if run == "run":
+        assert 'below if __name__ == "__main__":' in problem
 
 
 def test_settings_are_shown_with_their_source(tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ def test_all_problems_come_at_once_with_file_and_key(file: Path) -> None:
     assert sorted(lines[1:]) == sorted(
         [
             "  command line: write KEY=VALUE, not 'nonsense'",
-            f"  {file}: plugins.autoload: expected `str`, got `int`",
+            f"  {file}: plugins.autoload: expected `str`, got `int`; write 'referenced' or 'all' or 'none'",
             f"  {file}: server.public.lisen: there is no such setting; did you mean 'listen'?",
             f"  {file}: server.public.listen: is missing",
             f"  {variable}: client.c.retry: there is no such setting; known are codecs, compression, "

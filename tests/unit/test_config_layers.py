@@ -100,9 +100,17 @@ def test_unreadable_files_and_variables_are_problems_all_of_them(tmp_path: Path)
     layers.add_environment({"ECHOSTREAM__": "1", "ECHOSTREAM__A____B": "secret"})
     assert "absent.toml: cannot be read: No such file" in layers.problems[0]
     assert "bad.toml: is not valid TOML" in layers.problems[1]
-    assert "latin.toml: is not valid TOML" in layers.problems[2]
+    assert "latin.toml: is not valid TOML: not UTF-8 (at byte " in layers.problems[2]
     assert "ECHOSTREAM__A____B" in layers.problems[4] and "secret" not in layers.problems[4]
     assert layers.tree == {}
+
+
+def test_the_mark_that_some_editors_put_first_is_no_part_of_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "marked.toml"
+    file.write_bytes(b"\xef\xbb\xbf[server.a]\r\ndrain_s = 1\r\n")
+    layers = Layers()
+    layers.add_file(file)
+    assert (layers.tree, layers.problems) == ({"server": {"a": {"drain_s": 1}}}, [])
 
 
 def test_paths_are_written_as_toml_writes_them() -> None:

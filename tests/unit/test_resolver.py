@@ -108,6 +108,9 @@ def test_no_provider_suggests_a_near_name_and_never_guesses_a_package() -> None:
     assert near.closest == "memory" and near.fix == "Did you mean 'memory'?"
     published = not_found("codec", "msgpak", ["json"])
     assert published.fix == "Did you mean 'msgpack'? pip install echostream-codec-msgpack"
+    browsers = not_found("transport", "http", ["memory", "tcp"])
+    assert browsers.fix == "Did you mean 'ws'? pip install echostream-websocket"
+    assert not_found("transport", "https", ["memory", "wss"]).fix == "Did you mean 'wss'?"
     unknown = not_found("transport", "carrierpigeon", [])
     assert "pip" not in unknown.fix and "installed: none" in str(unknown)
 

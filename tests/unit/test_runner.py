@@ -38,6 +38,11 @@ def test_an_exception_comes_out_and_the_loop_is_closed() -> None:
     assert loops[0].is_closed()
 
 
+async def test_within_a_loop_it_is_refused_and_leaves_nothing_behind() -> None:
+    with pytest.raises(RuntimeError, match="await what it is given"):
+        run(where())
+
+
 @pytest.mark.parametrize("debug", [True, False])
 def test_debug_is_passed_on(debug: bool) -> None:
     async def is_debugging() -> bool:

@@ -305,6 +305,32 @@ def test_a_module_that_lacks_a_library_is_not_a_missing_module(tmp_path: Path) -
         load_service("broken_of_the_test:x", [str(tmp_path)])
 
 
+@pytest.mark.parametrize(
+    ("source", "problem"),
+    [
+        ("1 / 0", r"importing 'broken_of_the_test' \(from '.*'\) raised ZeroDivisionError: .* \(.*test\.py:1\)"),
+        ("def (", r"raised SyntaxError: .*broken_of_the_test\.py, line 1"),
+        ("raise SystemExit(3)", r"raised SystemExit: 3 \(.*test\.py:1\)"),
+        (
+            "from echostream_core import handler\n@handler('a b')\ndef x(): ...",
+            r"'a b' is no method name.*test\.py:2\)",
+        ),
+        ("class x:\n    def __init__(self, shop): ...", r"making 'broken_of_the_test:x' raised TypeError.*instance"),
+    ],
+    ids=["raises", "syntax", "exits", "handler", "arguments"],
+)
+def test_whatever_a_module_raises_is_a_problem_of_the_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, problem: str
+) -> None:
+    (tmp_path / "broken_of_the_test.py").write_text(source, encoding="utf-8")
+    monkeypatch.delitem(sys.modules, "broken_of_the_test", raising=False)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    with pytest.raises(ConfigError, match=problem) as caught:
+        load_service("broken_of_the_test:x", [str(tmp_path)])
+    assert caught.value.key == "services"
+    assert caught.value.__cause__ is not None
+
+
 async def test_a_server_from_a_file_serves_what_it_names(module: str, tmp_path: Path) -> None:
     url = memory_url()
     file = tmp_path / "echostream.toml"

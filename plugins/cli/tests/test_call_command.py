@@ -146,6 +146,13 @@ def test_the_client_of_a_configuration(echostream: Run, desk: Desk) -> None:
     assert surplus.status == 2
 
 
+def test_a_setting_beside_a_url_counts(echostream: Run, desk: Desk) -> None:
+    wrong = echostream("call", desk.url, "desk.echo", "1", "--set", "transport.tcp.backlogg=1")
+    assert (wrong.status, wrong.out) == (1, "")
+    assert "transport.tcp.backlogg: there is no such setting; did you mean 'backlog'?" in wrong.err
+    assert echostream("call", desk.url, "desk.echo", "1", "--set", "transport.tcp.backlog=1").out == "1\n"
+
+
 def test_answers_keep_their_form(echostream: Run, desk: Desk) -> None:
     value = '{"text":"Grüße","list":[1,2.5,null,true],"map":{"a":{}}}'
     assert echostream("call", desk.url, "desk.echo", value).out == value + "\n"

@@ -147,6 +147,14 @@ def test_what_is_wrong_is_said(network: Network, arguments: tuple[str, ...], sta
     assert text in done.err and "Traceback" not in done.err
 
 
+def test_one_of_several_backends_is_chosen_by_an_option_that_is_named(network: Network) -> None:
+    groups = {"plugins": {"acme_spare": "acme_spare"}, "discovery": {"spare": "acme_spare"}}
+    install(network.folder / "site", "acme-spare", BACKEND, groups)
+    done = process("discover", folder=network.folder, environ=network.environ)
+    assert (done.status, done.out) == (2, "")
+    assert "several discovery backends are installed: " in done.err and "name one with --backend" in done.err
+
+
 def test_watching_tells_what_comes_changes_and_goes(network: Network) -> None:
     network.announce(announced("one"))
     command = [sys.executable, "-m", "echostream_cli", "discover", "calc", "--watch", "--backend", "table", "--json"]

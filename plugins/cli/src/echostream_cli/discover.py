@@ -64,6 +64,8 @@ def discover(
         attributes.setdefault(key, []).append(value)
     loaded = load_config(*(config or ()), overrides=overrides or ())
     kernel = Kernel(loaded.plugins)
+    if backend is None and len(names := kernel.discovery_names()) > 1:
+        raise UsageError(f"several discovery backends are installed: {', '.join(names)}; name one with --backend")
     if watch:
         run(_watch(name, attributes, backend, kernel, loaded, compact=json))
         return ExitStatus.OK
