@@ -15,6 +15,7 @@ from types import SimpleNamespace
 
 import pytest
 
+import echostream_quic.connection
 from echostream_core.errors import ConnectFailed, ConnectionLost, EndOfStream, ResourceClosed
 from echostream_core.types import Priority
 from plugins.quic.tests.recording import Ends, LogLines, Recorder, connect, dial, listen
@@ -86,6 +87,22 @@ async def test_what_is_queued_on_control_is_sent_before_the_farewell(ends: Ends)
     await ends.far.ended()
     assert bytes(ends.far_control.data) == b"SETUP" + b"last words" * 2_000
     assert len(far.data) < 3_000_000
+
+
+async def test_what_control_has_sent_before_a_close_arrives_though_its_packet_was_lost(ends: Ends) -> None:
+    link = ends.near.connection._link
+    original = link.send
+
+    def lose_one(datagrams: object) -> None:
+        link.send = original  # type: ignore[method-assign]
+
+    link.send = lose_one  # type: ignore[method-assign]
+    ends.control.write(b" and the last words")
+    ends.near.close(6, "bye")
+    error = await ends.far.ended()
+    assert getattr(error, "close_code", None) == 6
+    assert bytes(ends.far_control.data) == b"SETUP and the last words"
+    assert await ends.near.ended() is None
 
 
 async def test_a_very_long_reason_is_cut(ends: Ends) -> None:
@@ -299,6 +316,18 @@ async def test_a_lost_farewell_is_repeated_when_the_peer_goes_on() -> None:
         assert error.close_code == 6
 
 
+async def test_a_farewell_behind_which_the_socket_is_closed_goes_twice() -> None:
+    async with AsyncExitStack() as stack:
+        ends = await connect(stack)
+        await ends.listener.close()
+        link = ends.far.connection._link
+        link.send = lambda datagrams: None  # type: ignore[method-assign]  # the network loses it
+        ends.far.close(6, "bye")
+        error = await asyncio.wait_for(ends.near.ended(), 5)
+        assert isinstance(error, ConnectionLost)
+        assert error.close_code == 6
+
+
 async def test_the_control_substream_may_be_closed_from_within_a_callback(ends: Ends) -> None:
     ends.far_control.hook = lambda recorder, data: ends.far.connection.close(2, "protocol")
     ends.control.write(b"nonsense")
@@ -375,6 +404,17 @@ async def test_a_forged_report_that_the_peer_is_gone_harms_nothing(ends: Ends, m
     near, far = await ends.open()
     near.write(b"alive", end=True)
     assert await far.ended() == b"helloalive"
+
+
+async def test_a_close_of_ours_stays_ours_though_the_peer_turns_out_to_be_gone(
+    ends: Ends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(echostream_quic.connection, "SUSPICION_S", 0.01)
+    ends.far.connection._link.send = lambda datagrams: None  # type: ignore[method-assign]  # it has gone
+    ends.control.write(b"is anybody there?")
+    ends.near.connection.unreachable(ConnectionRefusedError())
+    ends.near.close()
+    assert await ends.near.ended() is None
 
 
 async def test_an_acceptor_that_raises_ends_that_connection_only(log: LogLines) -> None:

@@ -13,7 +13,7 @@ from aioquic.asyncio.server import serve as foreign_serve
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.events import DatagramFrameReceived, QuicEvent, StreamDataReceived
 
-from echostream_core.errors import ConnectionLost
+from echostream_core.errors import CloseCode, ConnectionLost
 from echostream_core.types import Priority, Url
 from plugins.quic.tests.conftest import Authority
 from plugins.quic.tests.recording import Recorder, dial, listen
@@ -30,6 +30,7 @@ class Foreign(QuicConnectionProtocol):
         super().__init__(*arguments, **options)
         self.received: dict[int, bytearray] = {}
         self.ended: set[int] = set()
+        self.datagrams: list[bytes] = []
 
     def quic_event_received(self, event: QuicEvent) -> None:
         if isinstance(event, StreamDataReceived):
@@ -39,6 +40,7 @@ class Foreign(QuicConnectionProtocol):
             if self.echoes:
                 self._quic.send_stream_data(event.stream_id, event.data, event.end_stream)
         elif isinstance(event, DatagramFrameReceived):
+            self.datagrams.append(event.data)
             self._quic.send_datagram_frame(event.data[::-1])
 
     def write(self, stream_id: int, data: bytes, *, end: bool = False) -> None:
@@ -79,6 +81,58 @@ async def test_a_foreign_dialer_is_served() -> None:
             error = await accepted[0].ended()
             assert isinstance(error, ConnectionLost)
             assert error.close_code == 7
+
+
+async def test_the_largest_datagram_fits_however_long_the_peers_connection_ids_are() -> None:
+    async with AsyncExitStack() as stack:
+        accepted: list[Recorder] = []
+        listener = await listen(stack, lambda connection: accepted.append(Recorder(connection).start()))
+        url = Url.parse(listener.addresses[0])
+        assert url.port is not None
+        configuration = QuicConfiguration(
+            alpn_protocols=["echostream/1"],
+            connection_id_length=20,
+            max_datagram_frame_size=65_536,
+            verify_mode=ssl.CERT_NONE,
+        )
+        async with foreign_connect(url.host, url.port, configuration=configuration, create_protocol=Foreign) as foreign:
+            assert isinstance(foreign, Foreign)
+            foreign.write(0, b"control")
+            far = await accepted[0].substream(0)
+            await far.received(7)
+            size = accepted[0].connection.max_datagram_size()
+            accepted[0].send_datagram(bytes(size))
+            accepted[0].send_datagram(b"behind it")
+            while len(foreign.datagrams) < 2:
+                await asyncio.sleep(0.005)
+            assert foreign.datagrams == [bytes(size), b"behind it"]
+            drops = accepted[0].connection.datagram_drops
+            assert drops is not None
+            assert not drops.too_large
+
+
+async def test_codes_that_are_larger_than_ours_become_one_of_ours() -> None:
+    async with AsyncExitStack() as stack:
+        accepted: list[Recorder] = []
+        listener = await listen(stack, lambda connection: accepted.append(Recorder(connection).start()))
+        url = Url.parse(listener.addresses[0])
+        assert url.port is not None
+        configuration = QuicConfiguration(alpn_protocols=["echostream/1"], verify_mode=ssl.CERT_NONE)
+        async with foreign_connect(url.host, url.port, configuration=configuration, create_protocol=Foreign) as foreign:
+            assert isinstance(foreign, Foreign)
+            foreign.write(0, b"control")
+            foreign.write(4, b"first")
+            far = await accepted[0].substream(1)
+            foreign._quic.reset_stream(4, 1 << 32)
+            foreign._quic.stop_stream(4, 1 << 61)
+            foreign.transmit()
+            await far.happens("reset")
+            await far.happens("stop")
+            assert (far.reset_code, far.stop_code) == (CloseCode.INTERNAL, CloseCode.INTERNAL)
+            foreign.close(error_code=1 << 32)
+            error = await accepted[0].ended()
+            assert isinstance(error, ConnectionLost)
+            assert error.close_code == CloseCode.INTERNAL
 
 
 async def test_a_foreign_listener_is_dialled(authority: Authority) -> None:

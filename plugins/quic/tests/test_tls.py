@@ -14,7 +14,10 @@ import pytest
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection as Aioquic
 from aioquic.tls import AlertDecryptError
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
 import echostream_quic.dialer
 import echostream_quic.tls
@@ -246,6 +249,32 @@ async def test_a_listener_says_what_is_wrong_with_its_settings(
     async with AsyncExitStack() as stack:
         with pytest.raises(ConfigError, match=message):
             await listen(stack, tls={key: files.get(str(value), value) for key, value in tls.items()})
+
+
+@pytest.mark.parametrize("curve", [ec.SECP384R1(), ec.SECP521R1()], ids=["P-384", "P-521"])
+async def test_a_key_with_which_no_handshake_could_succeed_is_refused_at_once(
+    curve: ec.EllipticCurve, tmp_path: Path
+) -> None:
+    key, name = ec.generate_private_key(curve), x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "x")])
+    now = datetime.now(UTC)
+    unsigned = x509.CertificateBuilder(name, name, key.public_key(), 1, now - timedelta(1), now + timedelta(1))
+    certificate = unsigned.sign(key, hashes.SHA256())
+    (tmp_path / "c.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
+    form = Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+    (tmp_path / "k.pem").write_bytes(key.private_bytes(*form))
+    tls = {"certificate": str(tmp_path / "c.pem"), "private_key": str(tmp_path / "k.pem")}
+    async with AsyncExitStack() as stack:
+        if curve.name == "secp384r1":
+            listener = await listen(stack, tls=tls)
+            await say_hello(
+                listener.addresses[0], tls={"pin": f"sha256:{certificate.fingerprint(hashes.SHA256()).hex()}"}
+            )
+        else:
+            with pytest.raises(
+                ConfigError, match=r"tls\.private_key: .* make a certificate with ECDSA on P-256"
+            ) as error:
+                await listen(stack, tls=tls)
+            assert error.value.key == "tls.private_key"
 
 
 @pytest.mark.parametrize(

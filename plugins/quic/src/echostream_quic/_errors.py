@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from echostream_core.errors import ConnectFailed, ConnectionLost, EchoStreamError, RemoteProtocolError
+from echostream_core.errors import CloseCode, ConnectFailed, ConnectionLost, EchoStreamError, RemoteProtocolError
 from echostream_core.wire.closing import closed_by_peer
 
 __all__ = [
     "ALPN",
     "Ending",
     "cannot_bind",
+    "cannot_find",
+    "code_of",
     "connect_failed",
     "connection_ended",
     "handshake_failure",
@@ -89,6 +91,11 @@ class Ending:
         return alert if not self.application and 0 <= alert < 256 else None
 
     @property
+    def silent(self) -> bool:
+        """Nothing came for too long."""
+        return not self.by_peer and self.reason == IDLE_TIMEOUT
+
+    @property
     def no_protocol(self) -> bool:
         """There was no protocol that both ends speak."""
         return self.alert == NO_APPLICATION_PROTOCOL
@@ -103,6 +110,11 @@ class Ending:
         return f"{text}: {printable(self.reason)}" if self.reason else text
 
 
+def code_of(code: int) -> int:
+    """A peer's code, of which QUIC has 62 bits, as one of ours, which have 32: a larger one says nothing to us."""
+    return code if code <= 0xFFFF_FFFF else int(CloseCode.INTERNAL)
+
+
 def nobody_answers(url: str) -> str:
     """The message for a port that refused, or from which nothing came."""
     return f"nobody answers at {url}: is the server running, and may UDP pass?"
@@ -114,11 +126,17 @@ def cannot_bind(url: str, error: OSError) -> ConnectFailed:
     return ConnectFailed(f"cannot listen on {url}: {reason}")
 
 
+def cannot_find(host: str, url: str, error: OSError | ValueError) -> ConnectFailed:
+    """A name has no address; a ValueError says that it cannot be one."""
+    reason = getattr(error, "strerror", None) or error
+    return ConnectFailed(f"cannot find {host!r} of {url}: {reason}")
+
+
 def connect_failed(url: str, ending: Ending, *, patience_s: float, alpn: str = ALPN) -> ConnectFailed:
     """Why a handshake that we began did not complete."""
     reason, alert = ending.reason, ending.alert
     text = printable(reason)
-    if not ending.by_peer and reason == IDLE_TIMEOUT:
+    if ending.silent:
         return ConnectFailed(f"{nobody_answers(url)} (waited {patience_s:g} s)")
     if reason == NO_COMMON_VERSION:
         return ConnectFailed(f"the peer at {url} speaks QUIC, but no version of it that we speak")
@@ -158,7 +176,7 @@ def connection_ended(peer: str, ending: Ending, *, idle_s: float) -> EchoStreamE
     """Why an established connection that we did not close has ended."""
     reason = ending.reason
     if ending.by_peer and (ending.application or ending.code == 0):
-        return closed_by_peer(peer, ending.code & 0xFFFF_FFFF, reason)
+        return closed_by_peer(peer, code_of(ending.code), reason)
     if ending.by_peer:
         return ConnectionLost(f"{peer} ended the connection with {ending}")
     if reason == IDLE_TIMEOUT:

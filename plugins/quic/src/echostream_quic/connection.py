@@ -55,7 +55,8 @@ CAPABILITIES: Final = Capabilities(
 )
 
 CLOSE_PATIENCE_S: Final = 1.0
-"""How long ``close`` waits for room to send what is queued on the control substream."""
+"""How long ``close`` waits until what was queued on the control substream is sent and acknowledged. Without the second,
+a packet that the network loses would be lost for good: the farewell is the last that the peer reads."""
 MAX_REASON_BYTES: Final = 512
 """CONNECTION_CLOSE has to fit one packet."""
 SUSPICION_S: Final = 1.0
@@ -135,6 +136,7 @@ class QuicConnection(Connection):
         self._error: EchoStreamError | None = None
         self._reported = False
         self._established = False
+        self._guest_begun = False  # it was told of the handshake: what arrives is its business from then on
         self._ready = False
         self._aborting = False
         self._closing: tuple[int, str] | None = None
@@ -395,8 +397,9 @@ class QuicConnection(Connection):
     def _confirm(self, since: float, cause: OSError) -> None:
         self._suspicion = None
         if not self.ended and self.engine.heard_at <= since:
-            self._error = ConnectionLost(f"nobody listens at {self.peer_address} any more: the connection is lost")
-            self._error.__cause__ = cause
+            if self._closing is None:
+                self._error = ConnectionLost(f"nobody listens at {self.peer_address} any more: the connection is lost")
+                self._error.__cause__ = cause
             self._finish()
 
     def connect(self, address: Address) -> None:
@@ -446,7 +449,7 @@ class QuicConnection(Connection):
     def _deliver(self) -> None:
         if not self.ended:
             self._take_events()
-        if self.ended or (self._receiver is None and not self.dialect.is_guest):
+        if self.ended or (self._receiver is None and not self._guest_begun):
             self._report()
             return
         try:
@@ -487,7 +490,9 @@ class QuicConnection(Connection):
         next_event = self.engine.next_event
         while (event := next_event()) is not None:
             if isinstance(event, events.DatagramFrameReceived):
-                data = self.dialect.datagram(event.data) if self.dialect.is_guest else event.data
+                data: bytes | None = event.data
+                if self.dialect.is_guest:
+                    data = self.dialect.datagram(event.data) if self._guest_begun else None
                 if data is None:
                     continue
                 if len(self._datagrams) == self._datagrams.maxlen:
@@ -502,6 +507,7 @@ class QuicConnection(Connection):
                 if not self.engine.max_datagram_size():
                     self.without_datagrams()
                 if self._link.verified(self):
+                    self._guest_begun = self.dialect.is_guest
                     self.dialect.handshaken(self)
 
     def _transmit(self) -> None:
@@ -533,12 +539,14 @@ class QuicConnection(Connection):
         self._arm(now)
 
     def _may_close(self, now: float) -> bool:
-        """Nothing of the control substream waits any more, or for long enough; and a guest has said its own."""
+        """The peer has all of the control substream, or we have waited long enough; and a guest has said its own."""
         if self._aborting or not self._established:
             return True
         late = now >= self._close_by
-        if not late and self._control is not None and self._control.outgoing.sendable:
-            return False
+        if not late and self._control is not None:
+            outgoing = self._control.outgoing
+            if outgoing.sendable or outgoing.in_flight:
+                return False
         code, reason = self._closing or (0, "")
         return self.dialect.may_close(self, code, reason, late=late)
 

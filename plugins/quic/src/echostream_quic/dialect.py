@@ -98,7 +98,7 @@ class Dialect:
 
     def code_in(self, code: int) -> int:
         """What the peer's code in one of them means."""
-        return code
+        return _errors.code_of(code)
 
     # The end
 

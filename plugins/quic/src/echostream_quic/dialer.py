@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Final
 
 from aioquic.quic.configuration import QuicConfiguration
 
 from echostream_core.errors import ConnectFailed, EchoStreamError
 from echostream_core.types import Url
 from echostream_quic._aioquic import Engine
-from echostream_quic._errors import BAD_CERTIFICATE, CRYPTO_ERROR, nobody_answers
+from echostream_quic._errors import BAD_CERTIFICATE, CRYPTO_ERROR, cannot_find, nobody_answers
 from echostream_quic.clock import clock_of
 from echostream_quic.connection import QuicConnection
 from echostream_quic.dialect import Dialect
@@ -37,28 +37,34 @@ async def dial(
     pin = pin_of(options.tls)
     try:
         found = await loop.getaddrinfo(url.host, port, type=socket.SOCK_DGRAM)
-    except OSError as error:
-        raise ConnectFailed(f"cannot find {url.host!r} of {url}: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:
+        raise cannot_find(url.host, str(url), error) from error
     attempts = [
-        _Attempt(loop, url, family, address, configuration, pin, options, make_dialect()).run
+        _Attempt(loop, url, family, address, configuration, pin, options, make_dialect())
         for family, _, _, _, address in dict.fromkeys(found)
     ]
     if len(attempts) == 1:
-        return await attempts[0]()
+        return await attempts[0].run()
     return await _race(attempts)
 
 
-async def _race(attempts: Sequence[Callable[[], Coroutine[Any, Any, QuicConnection]]]) -> QuicConnection:
-    """The first attempt to succeed; each begins when the one before has failed, or has been silent for a while."""
-    running: list[asyncio.Task[QuicConnection]] = []
+async def _race(attempts: Sequence[_Attempt]) -> QuicConnection:
+    """The first attempt to succeed; each begins when the one before has failed, or has been silent for a while.
+
+    When all fail, the answer of a peer tells more than that there was none at another address.
+    """
+    running: dict[asyncio.Task[QuicConnection], _Attempt] = {}
     waiting = list(attempts)
     failure: EchoStreamError | None = None
+    answered = False
+    taken: QuicConnection | None = None
     try:
         while True:
             pending = [task for task in running if not task.done()]
             if waiting:
-                task = asyncio.ensure_future(waiting.pop(0)())
-                running.append(task)
+                attempt = waiting.pop(0)
+                task = asyncio.ensure_future(attempt.run())
+                running[task] = attempt
                 pending.append(task)
             elif not pending:
                 assert failure is not None, "there is at least one attempt"
@@ -69,17 +75,23 @@ async def _race(attempts: Sequence[Callable[[], Coroutine[Any, Any, QuicConnecti
             for task in done:
                 error = task.exception()
                 if error is None:
-                    running.remove(task)
-                    return task.result()
+                    taken = task.result()
+                    return taken
                 if not isinstance(error, EchoStreamError):
                     raise error
-                failure = failure or error
+                if failure is None or (running[task].answered and not answered):
+                    failure, answered = error, running[task].answered
     finally:
         for task in running:
-            if not task.cancel() and not task.cancelled() and task.exception() is None:
+            if not task.cancel() and not task.cancelled() and task.exception() is None and task.result() is not taken:
                 task.result().abort()  # two succeeded at once
-        if running:
-            await asyncio.wait(running)
+        try:
+            if running:
+                await asyncio.wait(running)
+        except asyncio.CancelledError:
+            if taken is not None:
+                taken.abort()  # nobody will have it
+            raise
 
 
 class _Attempt:
@@ -108,6 +120,8 @@ class _Attempt:
         self._socket: UdpSocket | PortableSocket | None = None
         self._connection: QuicConnection | None = None
         self._answer: asyncio.Future[QuicConnection] = loop.create_future()
+        self.answered = False
+        """It has failed, but not because nobody is there."""
 
     async def run(self) -> QuicConnection:
         """Connect; cancelling leaves nothing behind."""
@@ -202,6 +216,7 @@ class _Attempt:
                 failure = connection.dialect.connect_failed(
                     str(self._url), ending, patience_s=self._options.idle_timeout_s
                 )
+            self.answered = not ending.silent
             self._answer.set_exception(failure)
         if self._socket is not None:
             self._socket.send(connection.farewell)

@@ -24,11 +24,10 @@ from aioquic.quic.packet import (
 )
 from aioquic.quic.retry import QuicRetryTokenHandler
 
-from echostream_core.errors import ConnectFailed
 from echostream_core.transport import Acceptor, Listener
 from echostream_core.types import Url
 from echostream_quic._aioquic import Engine, Terms
-from echostream_quic._errors import cannot_bind, handshake_failure
+from echostream_quic._errors import cannot_bind, cannot_find, handshake_failure
 from echostream_quic.clock import clock_of
 from echostream_quic.connection import QuicConnection
 from echostream_quic.dialect import Dialect
@@ -78,8 +77,8 @@ async def listen(
     tenant = Tenant(url, dialect.alpn, route, options, configuration, dialect, accept)
     try:
         found = await loop.getaddrinfo(url.host or None, port, type=socket.SOCK_DGRAM, flags=socket.AI_PASSIVE)
-    except OSError as error:
-        raise ConnectFailed(f"cannot find {url.host!r} of {url}: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:
+        raise cannot_find(url.host, str(url), error) from error
     endpoints: list[_Endpoint] = []
     listener = QuicListener(endpoints, tenant)
     try:
@@ -293,6 +292,8 @@ class _Endpoint:
                 self._connections[cid] = farewell
             self._loop.call_later(max(0.0, until - self._clock()), self._forget, cids)
         else:
+            # It cannot be repeated on demand: the socket goes with the last connection. So twice, as a dialer's.
+            self._socket.send(connection.farewell)
             self._forget(cids)
         self._close_when_empty()
 

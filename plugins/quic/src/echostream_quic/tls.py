@@ -11,6 +11,7 @@ from typing import Any, Final
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.tls import CipherSuite
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from echostream_core.errors import ConfigError
@@ -19,7 +20,7 @@ from echostream_quic._errors import ALPN
 from echostream_quic.congestion import CUBIC, RENO
 from echostream_quic.options import MIN_DATAGRAM_BYTES, QuicOptions
 
-__all__ = ["dialer_configuration", "fingerprint", "listener_configuration", "pin_of"]
+__all__ = ["dialer_configuration", "fingerprint", "in_ascii", "listener_configuration", "pin_of"]
 
 KEY: Final = "tls"
 """How the settings are called in errors: the name of the mapping in code and of the table in TOML."""
@@ -56,7 +57,7 @@ def dialer_configuration(options: QuicOptions, host: str, alpn: str = ALPN) -> Q
     tls = options.tls
     tls.check_dialer(KEY)
     configuration = _common(options, alpn, is_client=True)
-    configuration.server_name = tls.server_name or host
+    configuration.server_name = in_ascii(tls.server_name or host)
     if tls.dev or tls.pin:
         # aioquic still checks that the peer owns the certificate's key (CertificateVerify); a test holds it to that.
         configuration.verify_mode = ssl.CERT_NONE
@@ -68,6 +69,14 @@ def dialer_configuration(options: QuicOptions, host: str, alpn: str = ALPN) -> Q
         else:
             configuration.cafile, configuration.capath = _system_store()
     return configuration
+
+
+def in_ascii(host: str) -> str:
+    """A name as certificates and HTTP have it: in IDNA, where it has other letters than ASCII's."""
+    try:
+        return host.encode("idna").decode("ascii")
+    except UnicodeError:
+        return host.encode("ascii", "replace").decode("ascii")
 
 
 def pin_of(tls: TlsOptions) -> bytes | None:
@@ -139,4 +148,16 @@ def _load_key(path: str, certificate: x509.Certificate) -> Any:
     form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     if private_key.public_key().public_bytes(*form) != certificate.public_key().public_bytes(*form):
         raise ConfigError(f"{key}: {path!r} is not the key of {KEY}.certificate", key=key)
+    if not _can_sign(private_key):
+        raise ConfigError(
+            f"{key}: with the kind of key in {path!r} the QUIC library cannot sign, so every handshake would fail: "
+            "make a certificate with ECDSA on P-256 or P-384, Ed25519, Ed448 or RSA",
+            key=key,
+        )
     return private_key
+
+
+def _can_sign(private_key: Any) -> bool:
+    if isinstance(private_key, ec.EllipticCurvePrivateKey):
+        return isinstance(private_key.curve, ec.SECP256R1 | ec.SECP384R1)
+    return isinstance(private_key, rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey)

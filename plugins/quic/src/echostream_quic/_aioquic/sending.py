@@ -13,7 +13,7 @@ from echostream_quic import frames
 from echostream_quic._aioquic.parts import masks_of
 from echostream_quic._aioquic.receiving import ACKNOWLEDGE_EVERY, Receiving
 from echostream_quic.options import MIN_DATAGRAM_BYTES
-from echostream_quic.packets import OVERHEAD_BYTES, PacketBatch
+from echostream_quic.packets import CID_BYTES, OVERHEAD_BYTES, PacketBatch
 from echostream_quic.pathsize import BLACK_HOLE_TIMEOUTS
 from echostream_quic.replacements import SentPacket
 from echostream_quic.substreams import LEAST_ROOM_BYTES, Handlers
@@ -43,7 +43,9 @@ class Sending(Receiving):
         announced = self._remote_max_datagram_frame_size
         if not announced:
             return 0
-        return max(0, min(announced, self._max_datagram_size - OVERHEAD_BYTES) - 3)
+        # Others' connection ids have up to 20 bytes: what is sized by ours would wait for a larger packet for ever.
+        overhead = OVERHEAD_BYTES + max(0, len(self._peer_cid.cid) - CID_BYTES)
+        return max(0, min(announced, self._max_datagram_size - overhead) - 3)
 
     def _has_rare_frames(self) -> bool:
         """Whether aioquic's own writer is needed: for the handshake, the close, connection ids, paths and new keys."""
