@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from functools import partial
 
 import pytest
 
@@ -193,6 +194,40 @@ async def test_settings_and_the_request_may_come_in_any_order_and_pieces(server:
         await asyncio.sleep(0)
     session = await server.session(1)
     assert await (await session.substream(0)).received(7) == b"control"
+
+
+@pytest.mark.parametrize("how", ["end", "reset", "capsule"])
+async def test_a_request_given_up_before_the_settings_came_opens_no_session_that_lasts(
+    how: str, server: Server, raw: Raw
+) -> None:
+    request = raw.open(CONNECT, end=how == "end")
+    if how == "reset":
+        raw._quic.reset_stream(request, H3.REQUEST_CANCELLED)
+        raw.transmit()
+    elif how == "capsule":
+        raw.write(request, record(0, close_capsule(7, "never mind")))
+    await raw.until(lambda: 3 in raw.data)
+    raw.open(SETTINGS, one_way=True)
+    assert await raw.end() == H3.NO_ERROR
+    for session in server.accepted[1:]:
+        assert getattr(await session.ended(), "close_code", None) == (7 if how == "capsule" else None)
+
+
+async def test_a_path_is_taken_as_it_stands_and_none_is_too_odd_to_be_answered(
+    server: Server, raw: Raw, log: LogLines
+) -> None:
+    lines = ((":method", "CONNECT"), (":protocol", "webtransport"), (":scheme", "https"), (":authority", "x"))
+
+    def refused(asked: int) -> bool:
+        return b"nobody listens at this path" in raw.data.get(asked, b"")
+
+    raw.open(SETTINGS, one_way=True)
+    for path in ("//[", "//elsewhere/session", "http://[/session", "/session#part", "/ses\tsion", "*"):
+        asked = raw.open(headers(*lines, (":path", path)))
+        await raw.until(partial(refused, asked))
+    raw.open(CONNECT)
+    await server.session(1)
+    assert log.lines == []
 
 
 async def test_streams_may_come_before_their_request_up_to_a_number(server: Server, raw: Raw) -> None:

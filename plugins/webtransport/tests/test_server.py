@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
 
-from echostream_core.errors import ConfigError, ConnectFailed
+from echostream_core.errors import CloseCode, ConfigError, ConnectFailed, ConnectionLost
 from echostream_core.types import Url
 from echostream_quic.connection import QuicConnection
 from echostream_webtransport.codes import H3
 from echostream_webtransport.server import MAX_REQUESTS, ServerDialect, is_admitted
 from echostream_webtransport.transport import SPEC
 from plugins.quic.tests.recording import LogLines, Recorder
-from plugins.webtransport.tests.sessions import dial, end, options, serve
+from plugins.webtransport.tests.sessions import connect, dial, end, options, serve
 from plugins.webtransport.tests.stock import stock_client
 
 
@@ -37,6 +38,10 @@ from plugins.webtransport.tests.stock import stock_client
         ("https://app.example:444", ("https://app.example",), False),
         ("https://here.example", ("https://app.example",), False),
         ("null", ("null",), True),
+        ("https://app.example", ("https://App.Example:443",), True),
+        ("http://app.example", ("http://app.example:80",), True),
+        ("https://app.example", ("https://app.example:80",), False),
+        ("https://app.example", ("http://app.example",), False),
     ],
 )
 def test_a_page_may_open_a_session_from_its_own_host_or_from_where_it_is_named(
@@ -162,6 +167,28 @@ async def test_a_visitor_without_a_session_is_sent_away_without_a_word_in_the_lo
 
 
 @pytest.mark.parametrize(
+    ("path", "origin", "said"),
+    [
+        ("/nowhere", "https://app.example", "HTTP status 404: nobody listens at the path /nowhere"),
+        ("/session", "https://evil.example", "HTTP status 403: the setting origins does not admit https://evil."),
+        ("/session", "https://app.example", "HTTP status 401: its authorization is missing"),
+    ],
+    ids=["path", "origin", "authorization"],
+)
+async def test_the_log_says_why_a_session_was_refused(path: str, origin: str, said: str, log: LogLines) -> None:
+    """A page is not told."""
+    async with AsyncExitStack() as stack:
+        server = await serve(stack, origins=["https://app.example"], authorization="Bearer s3cret")
+        async with stock_client(server.address) as client:
+            lines = (":protocol", "webtransport"), ("origin", origin), ("authorization", "Bearer guess")
+            await client.answer(client.request(*lines, end=False, method="CONNECT", path=path))
+        (line,) = await log.wait()
+        assert said in line
+        assert "s3cret" not in line
+        assert "guess" not in line
+
+
+@pytest.mark.parametrize(
     ("given", "said"),
     [
         ({"origins": ["app.example"]}, "origins: write scheme://host:port"),
@@ -198,3 +225,19 @@ async def test_a_url_without_a_port_or_host_says_what_to_write() -> None:
         await transport.dial(Url.parse("wt://here"), options())
     with pytest.raises(ConfigError, match="has no host to connect to: write wt://HOST:4433/path"):
         await transport.dial(Url.parse("wt://:4433/path"), options())
+
+
+async def test_a_close_of_which_only_quics_good_bye_arrives_is_no_orderly_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with AsyncExitStack() as stack:
+        ends = await connect(stack)
+        link = cast("Any", ends.far.connection)._link
+        monkeypatch.setattr(link, "send", lambda datagrams: None)  # the network loses WebTransport's own
+        ends.far.close(6, "shutting down")
+        await asyncio.sleep(0.05)
+        monkeypatch.undo()
+        ends.far.abort()
+        error = await ends.near.ended()
+        assert isinstance(error, ConnectionLost)
+        assert error.close_code == CloseCode.INTERNAL

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -13,7 +14,8 @@ from echostream_core.types import Priority
 from echostream_webtransport.capsules import close_capsule
 from echostream_webtransport.codes import H3, code_to_wire
 from plugins.quic.tests.conftest import Authority
-from plugins.quic.tests.recording import Recorder
+from plugins.quic.tests.recording import LogLines, Recorder
+from plugins.webtransport.tests.raw import headers as header_frame
 from plugins.webtransport.tests.sessions import dial, end, serve
 from plugins.webtransport.tests.stock import Stock, stock_client, stock_server
 
@@ -77,6 +79,22 @@ async def test_a_foreign_server_is_dialled(authority: Authority) -> None:
             assert await substream.received(5_000) == PAYLOAD[:5_000]
         for substream in opened[1:]:
             await substream.ended()
+
+
+async def test_a_name_with_other_letters_is_asked_for_as_http_has_it(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with AsyncExitStack() as stack:
+        server = kind()
+        port = await stack.enter_async_context(stock_server(authority.issue("xn--bcher-kva.example"), server))
+
+        async def found(*_: Any, **__: Any) -> list[Any]:
+            return [(socket.AF_INET, socket.SOCK_DGRAM, 17, "", ("127.0.0.1", port))]
+
+        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", found)
+        recorder = Recorder(await dial(f"wt://bücher.example:{port}/x", tls={"ca": authority.path})).start()
+        await end(recorder)
+        assert server.all[0].asked[b":authority"] == b"xn--bcher-kva.example:%d" % port
 
 
 async def test_its_streams_datagrams_and_resets_are_understood(authority: Authority) -> None:
@@ -163,6 +181,26 @@ async def test_a_server_that_gives_up_the_request_is_told_apart(authority: Autho
             await near(stack, authority, kind(on_request=give_up))
 
 
+async def test_an_answer_that_is_none_fails_the_dial_at_once(authority: Authority) -> None:
+    answers = [
+        (b"", True, "it has no headers"),
+        (header_frame((":status", "103")), True, "it has no headers"),
+        (header_frame((":status", "abc")), True, "has invalid value"),
+        (header_frame((":status", "200"), ("Upper", "case")), False, "invalid characters"),
+    ]
+    waiting = iter(answers)
+
+    def send(self: Accepting, _: Stock, stream_id: int, headers: dict[bytes, bytes]) -> None:
+        answer, ends, _said = next(waiting)
+        self._quic.send_stream_data(stream_id, answer, ends)
+
+    async with AsyncExitStack() as stack:
+        port = await stack.enter_async_context(stock_server(authority.issue("127.0.0.1"), kind(on_request=send)))
+        for _, _, said in answers:
+            with pytest.raises(ConnectFailed, match=rf"the server's answer is malformed: .*{said}"):
+                await dial(f"wt://127.0.0.1:{port}", tls={"ca": authority.path})
+
+
 async def test_a_server_that_closes_instead_of_answering_is_told_apart(authority: Authority) -> None:
     def leave(self: Accepting, _: Stock, stream_id: int, headers: dict[bytes, bytes]) -> None:
         self.close(error_code=H3.EXCESSIVE_LOAD, reason_phrase="too busy")
@@ -195,7 +233,7 @@ async def test_certificates_are_verified_as_over_quic(authority: Authority) -> N
         await end(recorder)
 
 
-async def test_a_secret_is_not_sent_to_a_server_with_another_certificate(authority: Authority) -> None:
+async def test_a_secret_is_not_sent_to_a_server_with_another_certificate(authority: Authority, log: LogLines) -> None:
     async with AsyncExitStack() as stack:
         server = kind()
         port = await stack.enter_async_context(stock_server(authority.issue("127.0.0.1"), server))
@@ -203,6 +241,13 @@ async def test_a_secret_is_not_sent_to_a_server_with_another_certificate(authori
             await dial(f"wt://127.0.0.1:{port}", tls={"pin": "sha256:" + "11" * 32}, authorization="Bearer secret")
         await server.all[0].end()
         assert server.all[0].headers == {}
+    assert log.lines == []  # its SETTINGS came with its certificate: nobody has read them
+
+
+async def test_a_server_that_never_answers_the_request_is_told_from_one_that_is_not_there(authority: Authority) -> None:
+    async with AsyncExitStack() as stack:
+        with pytest.raises(ConnectFailed, match=r"the server has not answered within 0\.15 s"):
+            await near(stack, authority, kind(on_request=lambda *_: None), idle_timeout_s=0.15)
 
 
 async def test_nobody_answers() -> None:

@@ -25,6 +25,7 @@ class StreamError(Exception):
     def __init__(self, code: H3, reason: str) -> None:
         super().__init__(reason)
         self.code = code
+        self.reason = reason
 
 
 def connection_closed(peer: str, ending: Ending) -> EchoStreamError:

@@ -8,9 +8,11 @@ from urllib.parse import quote
 
 from echostream_core.errors import ConnectFailed, EchoStreamError
 from echostream_core.types import Priority, Url
+from echostream_quic.connection import QuicConnection
 from echostream_quic.dialect import Ending, printable
 from echostream_quic.outgoing import Outgoing
-from echostream_webtransport._errors import Http3Error, ended_before_ready
+from echostream_quic.tls import in_ascii
+from echostream_webtransport._errors import Http3Error, StreamError, ended_before_ready
 from echostream_webtransport.codes import H3
 from echostream_webtransport.dialect import WebTransport
 from echostream_webtransport.headers import TooLarge
@@ -39,7 +41,13 @@ class ClientDialect(WebTransport):
     def __init__(self, url: Url, options: WebTransportOptions) -> None:
         super().__init__(options)
         self._url = url
+        self._shaken = False
         self.path = url.path
+
+    def handshaken(self, connection: QuicConnection) -> None:
+        """QUIC's handshake is complete: from now on somebody is there."""
+        self._shaken = True
+        super().handshaken(connection)
 
     def on_settings(self, settings: Mapping[int, int]) -> None:
         """The server has said what it can do: ask for the session."""
@@ -59,7 +67,7 @@ class ClientDialect(WebTransport):
 
     def _request(self) -> list[tuple[str, str]]:
         url, options = self._url, self.options
-        host = f"[{url.host}]" if ":" in url.host else url.host
+        host = f"[{url.host}]" if ":" in url.host else in_ascii(url.host)
         lines = [
             (":method", "CONNECT"),
             (":protocol", "webtransport"),
@@ -90,6 +98,11 @@ class ClientDialect(WebTransport):
             self._fail(f"HTTP status {status}{': ' + _STATUS[status] if status in _STATUS else ''}")
         return True
 
+    def on_malformed(self, error: StreamError) -> None:
+        """The server's answer is none."""
+        if self._connect is None:
+            self._fail(f"the server's answer is malformed: {printable(error.reason)}")
+
     def on_over(self, stream: RequestStream, code: int | None) -> None:
         """The server has ended its answer, or given it up."""
         super().on_over(stream, code)
@@ -111,6 +124,8 @@ class ClientDialect(WebTransport):
             return ConnectFailed(
                 f"the peer at {url} speaks QUIC but not {self.alpn} (HTTP/3): does it listen on {self._url.scheme}://?"
             )
+        if ending.silent and self._shaken:
+            return ConnectFailed(f"no session with {url}: the server has not answered within {patience_s:g} s")
         if ending.by_peer and ending.application:
             return ended_before_ready(url, ending)
         return super().connect_failed(url, ending, patience_s=patience_s)

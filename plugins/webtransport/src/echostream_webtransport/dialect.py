@@ -18,7 +18,7 @@ from echostream_quic.dialect import Dialect, Ending
 from echostream_quic.frames import varint
 from echostream_quic.outgoing import Outgoing
 from echostream_quic.substreams import SubstreamState
-from echostream_webtransport._errors import Http3Error, connection_closed
+from echostream_webtransport._errors import Http3Error, StreamError, connection_closed
 from echostream_webtransport.capsules import CapsuleReader, close_capsule
 from echostream_webtransport.codes import (
     FRAME_SETTINGS,
@@ -77,6 +77,8 @@ class WebTransport(Dialect):
         # Streams of a session that wait for it, or until it is known which of them is the control substream.
         self._held: dict[int, tuple[SubstreamState, int]] = {}
         self._control_id: int | None = None
+        # Requests that have come before the peer's SETTINGS: unread until those are here.
+        self._early: dict[int, SubstreamState] | None = {}
         self._said = False
         self._heard = False
 
@@ -107,6 +109,9 @@ class WebTransport(Dialect):
         """The peer's SETTINGS are here."""
         if not has_datagrams(settings):
             self.connection.without_datagrams()
+        early, self._early = self._early or {}, None
+        for stream in early.values():
+            self.connection.engine.substreams.note_changed(stream)
 
     def begin_session(self, stream: RequestStream) -> None:
         """``stream`` carries our session from now on."""
@@ -134,6 +139,9 @@ class WebTransport(Dialect):
         """A part of a request's or answer's body: capsules, on our session's stream."""
         if stream is self._connect:
             self._capsules.feed(data)
+
+    def on_malformed(self, error: StreamError) -> None:
+        """A request or answer was not in order: its stream has been given up."""
 
     def on_over(self, stream: RequestStream, code: int | None) -> None:
         """The peer has ended a request or answer, or (``code``) given it up."""
@@ -185,6 +193,8 @@ class WebTransport(Dialect):
         stream_id = stream.stream_id
         if stream_id in self._held:
             return self._pass_on(stream)
+        if self._early is not None and stream_id in self._early:
+            return False
         kind = self._pull_varint(stream) if stream_id & 2 else self._pull_prefix(stream)
         if kind is None:
             if stream.ended or stream.reset_code is not None:
@@ -199,6 +209,9 @@ class WebTransport(Dialect):
             return self._hold(kind, stream)
         if self.dials:
             raise Http3Error(H3.STREAM_CREATION_ERROR, "a server has opened a request")
+        if self._early is not None:
+            self._early[stream_id] = stream
+            return False
         self._look_again()
         RequestStream(self, self._own(stream))
         return True
@@ -333,8 +346,8 @@ class WebTransport(Dialect):
         return late
 
     def farewell(self, code: int, reason: str) -> tuple[int, str]:
-        """QUIC's good-bye: an orderly one behind WebTransport's, else our code among HTTP/3's."""
-        if self._said or self._connect is None:
+        """QUIC's good-bye: an orderly one when the peer has WebTransport's, else our code among HTTP/3's."""
+        if self._connect is None or (self._said and self._connect.state.outgoing.finished):
             return H3.NO_ERROR, ""
         return code_to_wire(code), reason
 

@@ -48,9 +48,8 @@ class ServerDialect(WebTransport):
 
     def __init__(self) -> None:
         super().__init__(WebTransportOptions())
-        self._settled = False
-        self._waiting: list[tuple[RequestStream, Mapping[str, str]]] = []
         self._requests = 0
+        self._refused = ""
 
     def handshaken(self, connection: QuicConnection) -> None:
         """QUIC's handshake is complete."""
@@ -58,14 +57,6 @@ class ServerDialect(WebTransport):
         if tenant is not None and isinstance(tenant.options, WebTransportOptions):
             self.configure(tenant.options)
         super().handshaken(connection)
-
-    def on_settings(self, settings: Mapping[int, int]) -> None:
-        """The dialer has said what it can do: what it asked for before is answered now."""
-        super().on_settings(settings)
-        self._settled = True
-        waiting, self._waiting = self._waiting, []
-        for stream, request in waiting:
-            self._answer(stream, request)
 
     def on_headers(self, stream: RequestStream, block: bytes) -> bool:
         """A request."""
@@ -78,10 +69,7 @@ class ServerDialect(WebTransport):
         except TooLarge:
             self._refuse(stream, 431)
             return True
-        if self._settled:
-            self._answer(stream, request)
-        else:
-            self._waiting.append((stream, request))
+        self._answer(stream, request)
         return True
 
     def _answer(self, stream: RequestStream, request: Mapping[str, str]) -> None:
@@ -101,14 +89,16 @@ class ServerDialect(WebTransport):
         if request.get(":protocol") not in PROTOCOLS:
             self._refuse(stream, 501)
             return
-        path = unquote(urlsplit(request.get(":path", "/")).path) or "/"
+        path = unquote(request.get(":path", "/").partition("?")[0]) or "/"
         tenant = self.routes().get(path)
         if tenant is None:
-            self._refuse(stream, 404)
+            self._refuse_session(stream, 404, f"nobody listens at the path {path}")
             return
         status = self._check(tenant, request)
-        if status:
-            self._refuse(stream, status)
+        if status == 403:
+            self._refuse_session(stream, status, f"the setting origins does not admit {request.get('origin')}")
+        elif status:
+            self._refuse_session(stream, status, "its authorization is missing, or not the one that is demanded")
         elif self._connect is not None:
             self._refuse(stream, 429)
         else:
@@ -142,6 +132,11 @@ class ServerDialect(WebTransport):
             self.connection.before_transmit = None
             self.connection.release_datagrams()
 
+    def _refuse_session(self, stream: RequestStream, status: int, why: str) -> None:
+        """Refuse with ``status``; the listener's log tells ``why`` when the visitor has left."""
+        self._refused = f"refused with HTTP status {status}: {printable(why)}"
+        self._refuse(stream, status)
+
     def _refuse(self, stream: RequestStream, status: int) -> None:
         body = _TEXTS[status]
         self._respond(stream, status, [("content-type", "text/plain"), ("content-length", str(len(body)))], body)
@@ -156,10 +151,13 @@ class ServerDialect(WebTransport):
             stream.send_data(body, end=True)
 
     def never_ready(self, ending: Ending) -> str:
-        """A visitor without a session is no failure, unless it broke the rules."""
+        """A visitor without a session is no failure, unless it wanted one or broke the rules."""
         if ending.by_peer or is_orderly(ending):
-            return ""
+            return self._refused
         return f"{name_of(ending.code)}: {printable(ending.reason)}" if ending.application else str(ending)
+
+
+_PORTS: Final = {"http": ":80", "https": ":443"}
 
 
 def is_admitted(origin: str | None, authority: str, origins: tuple[str, ...]) -> bool:
@@ -167,9 +165,15 @@ def is_admitted(origin: str | None, authority: str, origins: tuple[str, ...]) ->
     if origin is None or "*" in origins:
         return True
     if origins:
-        return origin in origins
+        return _plain(origin) in map(_plain, origins)
     try:
         host = urlsplit(origin).hostname
         return host is not None and host == urlsplit(f"//{authority}").hostname
     except ValueError:
         return False
+
+
+def _plain(origin: str) -> str:
+    """``origin`` as browsers write it: in small letters, without the port that its scheme has anyway."""
+    origin = origin.lower()
+    return origin.removesuffix(_PORTS.get(origin.partition(":")[0], ""))

@@ -50,6 +50,7 @@ class OwnStream:
             self.dialect.broken(error)
         except StreamError as error:
             self.give_up(error.code)
+            self.dialect.on_malformed(error)
 
     def relieved(self) -> None:
         """The queue has room again: what is written here is small, and nobody waits for it."""
@@ -207,7 +208,7 @@ class RequestStream(OwnStream):
     def on_end(self) -> None:
         """The request, or the answer, is complete."""
         if not self.headers_seen:
-            raise StreamError(H3.REQUEST_INCOMPLETE, "a request without headers")
+            raise StreamError(H3.REQUEST_INCOMPLETE, "it has no headers")
         self.dialect.on_over(self, None)
 
     def on_reset(self, code: int) -> None:
