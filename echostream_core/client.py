@@ -65,6 +65,12 @@ class Connecting:
     def __init__(self, client: RpcClient) -> None:
         self._client = client
 
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or not hasattr(RpcClient, name):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        text = f"not connected yet, so there is no {name}: write 'client = await …', or 'async with … as client'"
+        raise AttributeError(text)
+
     def __await__(self) -> Generator[Any, None, RpcClient]:
         """Dial; the answer is the connected client, which the caller closes."""
         return self._client._dial().__await__()

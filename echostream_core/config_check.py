@@ -102,7 +102,8 @@ def _check_endpoint(config: Config, kernel: Kernel, endpoint: Endpoint, used: se
             specs.append(spec)
             problems += _check_transport(config, kernel, endpoint, title, spec)
     if endpoint.tls and specs and len(specs) == len(set(urls)) and not any(map(_takes_tls, specs)):
-        text = f"has no effect: {' and '.join(spec.scheme for spec in specs)} do not encrypt"
+        names = " and ".join(spec.scheme for spec in specs)
+        text = f"has no effect: {names} {'does' if len(specs) == 1 else 'do'} not encrypt"
         problems.append(_sourced(config, (*title, "tls"), text))
     for scheme in endpoint.transport if isinstance(endpoint, ServerConfig) or endpoint.discover is None else ():
         if scheme not in {url.partition(":")[0].lower() for url in urls}:

@@ -199,8 +199,6 @@ def _client_problems(values: Mapping[str, object]) -> list[OptionProblem]:
     seconds = values.get("discover_timeout_s")
     if isinstance(seconds, int | float) and not 0 < seconds < float("inf"):
         problems.append(OptionProblem("discover_timeout_s", "must be a number of seconds above 0"))
-    if values.get("discover") == "":
-        problems.append(OptionProblem("discover", "must name a service"))
     return problems
 
 
@@ -226,10 +224,17 @@ def _value_problems(values: Mapping[str, object]) -> list[OptionProblem]:
     limits = values.get("limits")
     if isinstance(limits, Mapping):
         problems += [OptionProblem(f"limits.{path}", text) for path, text in limit_problems(limits)]
-    for key in ("drain_s", "timeout_s", "connect_timeout_s"):
+    seconds = values.get("drain_s")
+    if isinstance(seconds, int | float) and not 0 <= seconds < float("inf"):
+        problems.append(OptionProblem("drain_s", "must be a number of seconds, not negative"))
+    for key in ("timeout_s", "connect_timeout_s"):
         seconds = values.get(key)
-        if isinstance(seconds, int | float) and not 0 <= seconds < float("inf"):
-            problems.append(OptionProblem(key, "must be a number of seconds, not negative"))
+        if isinstance(seconds, int | float) and not 0 < seconds < float("inf"):
+            problems.append(OptionProblem(key, "must be a number of seconds above 0"))
+    for key in ("advertise", "discover"):
+        name = values.get(key)
+        if isinstance(name, str) and not name.strip():
+            problems.append(OptionProblem(key, "must not be empty: it is the name of the service"))
     return problems
 
 

@@ -99,6 +99,8 @@ def service(name: str) -> Callable[[C], C]:
 
 def check_method(name: str) -> bytes:
     """The UTF-8 bytes of a method's name; ConfigError when it cannot travel."""
+    if not isinstance(name, str):
+        raise ConfigError(f"the name of a method is a text, not {name!r}"[:200])
     data = name.encode(errors="surrogatepass")
     if not 0 < len(data) <= _MAX_NAME or any(ord(sign) < 33 or "\ud800" <= sign <= "\udfff" for sign in name):
         raise ConfigError(f"{name[:80]!r} is no method name: 1 to {_MAX_NAME} bytes without spaces or controls")

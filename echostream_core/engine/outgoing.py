@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from math import isnan
 from typing import TYPE_CHECKING, Any, Final
 
 from echostream_core.compression import carries_credentials
@@ -20,6 +21,7 @@ from echostream_core.engine.link import BIG_BODY_BYTES, ControlLink
 from echostream_core.engine.slots import Slots
 from echostream_core.errors import (
     CallError,
+    ConfigError,
     DeadlineExceeded,
     DecodeError,
     Disconnected,
@@ -63,7 +65,8 @@ _Pending = tuple["asyncio.Future[Any]", float, OutgoingCall | None, str]
 def _deadline(now: float, timeout: float | _Default | None) -> float:
     if timeout is None:
         return _FOREVER
-    assert not isinstance(timeout, _Default)
+    if not isinstance(timeout, int | float) or isnan(timeout):
+        raise ConfigError(f"timeout must be a number of seconds, or None for no limit, not {timeout!r}")
     if timeout <= 0:
         raise DeadlineExceeded("the timeout is over before the call began", not_processed=True)
     return now + timeout

@@ -62,6 +62,14 @@ async def test_nothing_is_dialled_before_it_is_awaited() -> None:
             await client.ping()
 
 
+async def test_who_forgets_to_await_is_told_what_to_write() -> None:
+    connecting: Any = RpcClient.connect(memory_url())
+    with pytest.raises(AttributeError, match=r"so there is no request: write 'client = await …'"):
+        connecting.request("echo", 1)
+    with pytest.raises(AttributeError, match="no attribute 'requist'"):
+        _ = connecting.requist
+
+
 async def test_a_client_that_is_not_connected_says_so() -> None:
     connecting = RpcClient.connect(memory_url())
     client = connecting._client

@@ -102,7 +102,7 @@ def test_all_problems_come_at_once_with_file_and_key(file: Path) -> None:
             "connect_timeout_s, credentials, discover, discover_timeout_s, discovery, emulate_datagrams, "
             "insecure_credentials, limits, middleware, reconnect, require, timeout_s, tls, transport, transports, "
             "url, where",
-            f"  {file}: client.c.timeout_s: must be a number of seconds, not negative",
+            f"  {file}: client.c.timeout_s: must be a number of seconds above 0",
             f"  {file}: sever: there is no such section; did you mean 'server'?",
             f"  {file}: middleware.logging: must be a table of options",
         ]

@@ -218,7 +218,7 @@ def test_settings_of_the_endpoint_lie_over_those_of_the_transport(kernel: Kernel
 
 def test_tls_for_an_endpoint_that_does_not_encrypt_is_a_problem(kernel: Kernel) -> None:
     (found,) = configured({"server.s.listen": "plain://h", "server.s.tls.dev": True}).check(kernel)
-    assert found == "command line: server.s.tls: has no effect: plain do not encrypt"
+    assert found == "command line: server.s.tls: has no effect: plain does not encrypt"
 
 
 def test_transport_options_raise_with_every_problem(kernel: Kernel) -> None:

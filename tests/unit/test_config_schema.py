@@ -68,6 +68,7 @@ def test_defaults_are_the_documented_ones() -> None:
         ({"listen": [3]}, "server.public.listen[0]: expected `str`, got `int`"),
         ({"services": "calc"}, "server.public.services: 'calc' is not of the form module:object"),
         ({"drain_s": -1}, "server.public.drain_s: must be a number of seconds, not negative"),
+        ({"advertise": " "}, "server.public.advertise: must not be empty: it is the name of the service"),
         ({"reflection": "maybe"}, "server.public.reflection: must be 'auto' or true or false, not 'maybe'"),
         ({"health": "yes"}, "server.public.health: expected `bool`, got `str`"),
         ({"limits": {"max_stream": 1}}, "server.public.limits.max_stream: there is no such limit"),
@@ -77,6 +78,19 @@ def test_defaults_are_the_documented_ones() -> None:
 def test_each_mistake_is_named(section: dict[str, Any], problem: str) -> None:
     (found,) = server_problems(**section)
     assert found.startswith(problem)
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ({"timeout_s": 0}, ("timeout_s", "must be a number of seconds above 0")),
+        ({"connect_timeout_s": 0}, ("connect_timeout_s", "must be a number of seconds above 0")),
+        ({"discover": ""}, ("discover", "must not be empty: it is the name of the service")),
+    ],
+    ids=str,
+)
+def test_a_client_is_not_left_without_time_or_a_name(settings: dict[str, Any], problem: tuple[str, str]) -> None:
+    assert read_endpoint(ClientConfig, "c", {"url": "memory://a", **settings})[1] == [problem]
 
 
 def test_all_mistakes_are_named_at_once() -> None:
@@ -181,7 +195,9 @@ def test_what_only_discovery_needs_is_refused_without_it() -> None:
         "where: has no effect without discover",
         "transports: has no effect without discover",
     ]
-    assert client_problems(discover="", url="memory://a") == ["discover: must name a service"]
+    assert client_problems(discover="", url="memory://a") == [
+        "discover: must not be empty: it is the name of the service"
+    ]
     assert client_problems(discover="a", discover_timeout_s=0) == [
         "discover_timeout_s: must be a number of seconds above 0"
     ]

@@ -10,6 +10,7 @@ import pytest
 
 from echostream_core import (
     CloseCode,
+    ConfigError,
     Context,
     DeadlineExceeded,
     Disconnected,
@@ -337,6 +338,17 @@ async def test_many_names_work_end_to_end() -> None:
             with pytest.raises(RemoteError, match="no method"):
                 await pair.client.request(f"m{number}")
         assert await pair.client.request("echo", 1) == 1
+
+
+@pytest.mark.parametrize("timeout", ["1", float("nan"), [1]], ids=str)
+async def test_a_timeout_that_is_none_is_refused_here(timeout: Any) -> None:
+    async with connected(echo) as pair:
+        with pytest.raises(ConfigError, match="timeout must be a number of seconds, or None for no limit, not "):
+            await pair.client.request("echo", 1, timeout=timeout)
+        with pytest.raises(ConfigError, match="the name of a method is a text, not 5"):
+            await pair.client.request(5)  # type: ignore[arg-type]  # that is the point
+        assert await pair.client.request("echo", 1) == 1
+        await pair.at_rest()
 
 
 @pytest.mark.parametrize("method", ["", "a b", "x" * 256, "\ud800"])
