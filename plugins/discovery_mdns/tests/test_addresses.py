@@ -10,7 +10,7 @@ import pytest
 from echostream_core.errors import ConfigError, TransportError
 from echostream_core.options import convert_options
 from echostream_discovery_mdns import addresses
-from echostream_discovery_mdns.addresses import MAX_ADDRESSES, Interface, choose, filled_in, is_wildcard, ordered
+from echostream_discovery_mdns.addresses import MAX_ADDRESSES, Interface, Links, choose, filled_in, is_wildcard, ordered
 from echostream_discovery_mdns.options import MdnsOptions
 
 
@@ -76,6 +76,30 @@ def test_an_unknown_interface_is_a_config_error_that_names_those_there_are() -> 
         assert caught.value.key == "discovery.mdns.interfaces"
 
 
+def test_an_interface_that_has_no_address_yet_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("socket.if_nameindex", lambda: [(1, "lo"), (3, "wlan0")])
+    with pytest.raises(TransportError, match="no interface of wlan0 has an address yet"):
+        choose(MdnsOptions(interfaces=["wlan0"]), [LO])
+    assert choose(MdnsOptions(interfaces=["wlan0", "lo"]), [LO]).senders_v4 == ("127.0.0.1",)
+    with pytest.raises(ConfigError, match="no interface 'wlan1'"):
+        choose(MdnsOptions(interfaces=["wlan0", "wlan1"]), [LO])
+
+
+def test_a_system_that_cannot_tell_its_interfaces_is_a_transport_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def out_of_descriptors(*how: object) -> object:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(addresses, "_can_multicast_v4", out_of_descriptors)
+    with pytest.raises(TransportError, match="Too many open files"):
+        choose(MdnsOptions(), [LO])
+
+
+def test_what_lasts_of_the_senders_is_what_has_its_interface_still() -> None:
+    before = Links(("10.0.0.1", "10.0.0.2"), (2, 3), (), (), (2, 3))
+    after = Links(("10.0.0.1", "10.0.0.2", "10.0.0.3"), (3, 4), (), (), (2, 9, 4))
+    assert after.lasting(before) == Links(("10.0.0.1",), (3,), ())
+
+
 def test_without_an_interface_that_can_multicast_the_error_says_the_fix(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(TransportError, match=r'set discovery\.mdns\.ip_version to "both" or "v4"'):
         choose(MdnsOptions(interfaces="loopback", ip_version="v6"), [LO, ETH])
@@ -127,6 +151,21 @@ def test_addresses_in_our_networks_come_first_and_link_local_ones_only_alone() -
     heard = ["fe80::1%2", "2001:db8::1", "192.168.1.1", "fd00::1", "10.2.0.1", "10.1.0.1"]
     assert ordered(heard, networks) == ["10.1.0.1", "10.2.0.1", "fd00::1", "192.168.1.1", "2001:db8::1"]
     assert ordered(heard[:1], networks) == ["fe80::1%2"]
+
+
+def test_what_another_machine_has_in_common_with_this_one_is_left_out() -> None:
+    networks = [ipaddress.ip_network("192.168.1.0/24"), ipaddress.ip_network("172.17.0.0/16")]
+    own = {"192.168.1.7", "172.17.0.1", "fe80::7"}
+    assert ordered(["172.17.0.1", "192.168.1.8", "127.0.0.1"], networks, own) == ["192.168.1.8"]
+    assert ordered(["172.17.0.1", "192.168.1.7"], networks, own) == ["172.17.0.1", "192.168.1.7"], "it is this machine"
+    assert ordered(["172.17.0.1"], networks, own) == ["172.17.0.1"]
+    assert ordered(["fe80::7%2", "fe80::8%2"], networks, own) == ["fe80::8%2"]
+
+
+def test_the_addresses_of_this_machine_are_those_of_all_its_interfaces() -> None:
+    links = choose(MdnsOptions(interfaces=["wlan0"], ip_version="v4"), [LO, WLAN])
+    assert links.own == {"127.0.0.1", "::1", "10.1.0.7", "fe80::8"}
+    assert links == choose(MdnsOptions(interfaces=["wlan0"], ip_version="v4"), [WLAN]), "others are no change"
 
 
 @pytest.mark.parametrize(

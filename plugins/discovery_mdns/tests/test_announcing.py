@@ -204,6 +204,72 @@ async def test_an_update_after_the_goodbye_is_an_error() -> None:
             await announcement.update(endpoint(service, turn="2"))
 
 
+async def test_a_goodbye_goes_on_when_who_waits_for_it_is_cancelled() -> None:
+    service = service_name()
+    async with backends(2, probe_s=0) as (one, two):
+        announcement = await one.announce(endpoint(service))
+        await until(two, service, bool)
+        leaving = asyncio.ensure_future(announcement.withdraw())
+        for _ in range(3):
+            await asyncio.sleep(0)
+        leaving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await leaving
+        await until(two, service, lambda seen: not seen)
+        again = await one.announce(endpoint(service, turn="2"))
+        assert again.endpoint.instance == "one"
+        assert len(one.engine._zeroconf.registry.async_get_service_infos()) == 1
+
+
+async def test_an_update_that_is_cancelled_in_its_goodbye_leaves_no_ghost() -> None:
+    service = service_name()
+    async with backends(2, probe_s=0) as (one, two):
+        announcement = await one.announce(endpoint(service))
+        await until(two, service, bool)
+        updating = asyncio.ensure_future(announcement.update(endpoint(service, "two")))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        updating.cancel()
+        await asyncio.wait([updating])
+        await until(two, service, lambda seen: not seen)
+        assert one.claims == {} and not one.engine._zeroconf.registry.async_get_service_infos()
+
+
+async def test_a_withdrawal_that_is_cancelled_behind_something_else_holds_up_nobody() -> None:
+    service = service_name()
+    async with backends(1, probe_s=0) as (one,):
+        announcement = await one.announce(endpoint(service))
+        async with announcement._lock:
+            leaving = asyncio.ensure_future(announcement.withdraw())
+            await asyncio.sleep(0)
+            leaving.cancel()
+            await asyncio.wait([leaving])
+        async with asyncio.timeout(8):
+            assert (await one.announce(endpoint(service))).endpoint.instance == "one"
+
+
+async def test_who_finds_no_other_name_goes_on_looking_for_one(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    service = service_name()
+    monkeypatch.setattr(announcing, "CHANGE_S", 0.01)
+    async with backends(2, probe_s=0) as (one, two):
+        announcement = await one.announce(endpoint(service))
+        with monkeypatch.context() as everything_is_taken:
+            everything_is_taken.setattr(type(one), "heard_lately", lambda self, name: True)
+            announcement.hear_rival("zzz.local.")
+            await asyncio.sleep(0.05)
+            assert one.claims == {}
+            with pytest.raises(ConfigError, match="the attribute 'notes'"):
+                await announcement.update(endpoint(service, notes="x" * 2_000))
+            await announcement.update(endpoint(service, turn="2"))
+        changed = endpoint(service, "one-2", turn="2")
+        await until(two, service, lambda seen: changed in seen)
+        assert announcement.endpoint == changed
+        assert sum("is not announced for now" in record.getMessage() for record in caplog.records) == 1
+        await announcement.withdraw()
+
+
 async def test_a_rival_that_must_give_way_is_told_off_once_a_second(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -162,6 +162,33 @@ def test_the_goodbye_of_a_namesake_on_another_host_is_not_ours() -> None:
     assert network.known() == ["one"]
 
 
+def test_who_said_goodbye_is_asked_once_whether_it_has_really_gone() -> None:
+    network = Network()
+    name = network.tell("one")
+    instance = network.table.get(name)
+    assert instance is not None and instance.data is not None
+    data = instance.data
+    network.tell("unwatched", service="other")
+    network.table.pointer(full_name("other/unwatched"), 0, network.now)
+    network.table.pointer(name, 0, network.now)
+    network.now += tables.ECHO_S
+    assert network.table.due(network.now, 10) == []
+    network.now += 1
+    assert network.table.due(network.now, 10) == [name]
+    network.table.service(name, HOST, 1, 120, network.now)
+    network.table.text(name, data, 120, network.now)
+    assert network.known() == ["one"], "somebody else has said goodbye for it"
+    network.now += 1
+    assert network.table.due(network.now, 10) == []
+
+
+def test_no_more_goodbyes_are_kept_than_the_table_has_instances() -> None:
+    network = Network()
+    for number in range(2_000):
+        network.table.pointer(network.tell(f"node-{number}"), 0, network.now)
+    assert len(network.table._farewells) == MAX_OTHERS
+
+
 def test_an_answer_that_had_to_wait_brings_nobody_back_after_his_goodbye() -> None:
     network = Network()
     name = network.tell("one", turn="1")
@@ -278,10 +305,10 @@ def test_wildcards_wait_for_addresses_and_hosts_without_any_are_asked() -> None:
     network.tell("one", "tcp://0.0.0.0:1")
     network.tell("two", "tcp://b:2", host="other.local.")
     assert network.urls() == ("tcp://b:2",)
-    assert network.table.hosts_due(10) == [HOST]
+    assert network.table.hosts_due(network.now, 10) == [HOST]
     network.table.addresses(HOST, [("10.0.0.1", 120)], flush=True, now=network.now)
     assert network.urls() == ("tcp://10.0.0.1:1", "tcp://b:2")
-    assert network.table.hosts_due(10) == []
+    assert network.table.hosts_due(network.now, 10) == []
 
 
 def test_addresses_expire_say_goodbye_and_give_way_to_newer_ones() -> None:
@@ -339,6 +366,18 @@ def test_addresses_are_ordered_by_our_networks() -> None:
     assert network.urls() == ("tcp://10.0.0.1:1", "tcp://192.168.0.1:1")
 
 
+def test_what_leads_to_ourselves_is_left_out_of_what_others_announce() -> None:
+    network = Network()
+    network.table.live_in([], {"172.17.0.1", "10.0.0.1"})
+    network.tell(
+        "one", "tcp://127.0.0.1:1", "tcp://localhost:1", "tcp://0.0.0.0:2", "tcp://172.17.0.1:3", "tcp://name:4"
+    )
+    network.table.addresses(HOST, [("172.17.0.1", 120), ("10.0.0.2", 120)], flush=True, now=network.now)
+    assert network.urls() == ("tcp://10.0.0.2:2", "tcp://name:4")
+    network.table.live_in([], {"172.17.0.1", "10.0.0.2"})
+    assert network.urls()[0] == "tcp://127.0.0.1:1", "now it is this machine"
+
+
 def test_an_address_that_is_told_again_holds_on() -> None:
     network = Network()
     network.tell("one", "tcp://0.0.0.0:1")
@@ -350,6 +389,101 @@ def test_an_address_that_is_told_again_holds_on() -> None:
     assert network.urls() == ("tcp://10.0.0.1:1",)
     network.now += 10
     assert network.urls() == ()
+
+
+def test_the_goodbye_of_one_address_leaves_the_others_whatever_its_cache_flush_bit_says() -> None:
+    network = Network()
+    network.tell("one", "tcp://0.0.0.0:1")
+    network.table.addresses(HOST, [("10.0.0.1", 120), ("10.0.0.2", 120)], flush=True, now=network.now)
+    network.now += 10
+    network.table.addresses(HOST, [("10.0.0.2", 0)], flush=True, now=network.now)
+    assert network.urls() == ("tcp://10.0.0.1:1",)
+
+
+def test_addresses_that_expire_are_asked_for_in_time_and_their_end_is_news() -> None:
+    network = Network()
+    network.tell("one", "tcp://0.0.0.0:1", ttl_s=4_500)
+    network.table.addresses(HOST, [("10.0.0.1", 100)], flush=True, now=network.now)
+    network.now += 79
+    assert network.table.hosts_due(network.now, 10) == []
+    network.now += 1
+    assert network.table.hosts_due(network.now, 10) == [HOST]
+    network.now += 20
+    changes = network.table.changes
+    assert network.table.hosts_due(network.now, 10) == [HOST], "nobody has answered"
+    assert network.table.changes > changes and network.urls() == ()
+    network.now += 60
+    network.table.addresses(HOST, [("10.0.0.1", 100)], flush=True, now=network.now)
+    assert network.urls() == ("tcp://10.0.0.1:1",) and network.table.hosts_due(network.now, 10) == []
+
+
+def test_hosts_that_never_tell_an_address_are_asked_less_and_less_and_keep_nobody_from_being_asked() -> None:
+    network = Network(max_instances=100)
+    for number in range(40):
+        network.tell(f"node-{number:02}", "tcp://0.0.0.0:1", host=f"h{number:02}.local.", ttl_s=4_500)
+    assert len(network.table.hosts_due(network.now, 32)) == 32
+    network.now += 0.5
+    assert network.table.hosts_due(network.now, 32) == [f"h{number}.local." for number in range(32, 40)]
+    asked = 0
+    for _ in range(600):
+        network.now += 1
+        asked += len(network.table.hosts_due(network.now, 100))
+    assert 40 * 10 < asked < 40 * 20
+
+
+def test_a_host_of_16_addresses_may_change_all_of_them() -> None:
+    network = Network()
+    network.tell("one", "tcp://0.0.0.0:1", ttl_s=4_500)
+    for net in (0, 1):
+        heard = [(f"10.0.{net}.{number}", 120.0) for number in range(16)]
+        network.table.addresses(HOST, heard, flush=True, now=network.now)
+        assert network.urls() == tuple(f"tcp://10.0.{net}.{number}:1" for number in range(16))
+        network.now += 10
+
+
+def test_a_forged_record_with_a_high_count_stands_only_until_its_victim_speaks_again() -> None:
+    network = Network()
+    name = network.tell("one", "tcp://true:1")
+    instance = network.table.get(name)
+    assert instance is not None and instance.data is not None
+    true = instance.data
+    forged = encode(Advert("calc", "", ("tcp://forged:1",), {}, ("ab", 9_999_999_999)))
+    network.table.text(name, forged, 120, network.now)
+    assert network.urls() == ("tcp://forged:1",)
+    network.now += tables.ECHO_S
+    network.table.text(name, true, 120, network.now)
+    assert network.urls() == ("tcp://true:1",)
+
+
+def test_what_goes_without_a_goodbye_is_counted_as_lost() -> None:
+    network = Network()
+    names = [network.tell(f"node-{number}", ttl_s=10) for number in range(3)]
+    network.tell("other", service="other", ttl_s=10)
+    network.table.pointer(names[0], 0, network.now)
+    assert network.table.lost == 0
+    network.table.forget(names[1])
+    assert network.table.lost == 1
+    network.now += 10
+    network.table.due(network.now, 10)
+    assert network.table.lost == 2
+
+
+def test_in_doubt_everybody_is_asked_at_once_and_only_who_answers_stays() -> None:
+    network = Network()
+    living, dead = network.tell("living", "tcp://0.0.0.0:1"), network.tell("dead", "tcp://0.0.0.0:2")
+    network.table.addresses(HOST, [("10.0.0.1", 120)], flush=True, now=network.now)
+    network.now += 5
+    network.table.doubt(network.now)
+    assert network.known() == ["dead", "living"] and network.table.known_answers(network.now) == []
+    assert set(network.table.due(network.now, 10)) == {living, dead}
+    assert network.table.hosts_due(network.now, 10) == [HOST]
+    network.now += 1
+    network.table.service(living, HOST, 1, 120, network.now)
+    network.table.addresses(HOST, [("10.0.0.1", 120)], flush=True, now=network.now)
+    network.now += tables.DOUBT_S
+    assert network.urls() == ("tcp://10.0.0.1:1",)
+    network.table.due(network.now, 10)
+    assert len(network.table) == 1
 
 
 # Bounds.

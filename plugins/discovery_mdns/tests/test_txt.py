@@ -92,6 +92,19 @@ def test_a_record_of_1300_bytes_is_announced_and_one_more_names_what_is_large() 
         made(length + 1)
 
 
+def test_what_is_announced_once_is_small_enough_however_often_it_changes() -> None:
+    room = next(room for room in range(1_300, 0, -1) if fits("x" * room, 9_999_999_999))
+    assert fits("x" * room, 1) and not fits("x" * (room + 1), 1)
+
+
+def fits(notes: str, count: int) -> bool:
+    try:
+        encode(advert(attributes={"notes": notes}, revision=("ab", count)))
+    except ConfigError:
+        return False
+    return True
+
+
 def len_or_none(length: int) -> int | None:
     try:
         return len(encode(advert(attributes={"notes": "x" * length, "small": "y"})))

@@ -195,6 +195,53 @@ async def test_suspecting_the_living_returns_with_its_answer() -> None:
         assert await until(two, service, bool) == (endpoint(service),)
 
 
+async def test_all_that_have_the_name_of_a_suspect_are_asked_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    service = service_name()
+    async with backends(1) as (one,):
+        browser = await one._open()
+        watch = one.watch(service)
+        await anext(watch)
+        for label in (f"{service}/one", "stranger"):
+            name = full_name(label)
+            browser.table.service(name, HOST, 1, 120, browser.now())
+            data = encode(Advert(service=service, instance="one", urls=("tcp://192.0.2.1:1",), attributes={}))
+            browser.table.text(name, data, 120, browser.now())
+        asked: list[str] = []
+
+        async def verify(name: str, patience_s: float) -> None:
+            asked.append(name)
+            while len(asked) < 2:
+                await asyncio.sleep(0.01)
+
+        monkeypatch.setattr(browser, "verify", verify)
+        async with asyncio.timeout(8):
+            await one.suspect(endpoint(service))
+        assert len(asked) == 2
+        await watch.aclose()  # type: ignore[attr-defined]  # it is a generator
+
+
+async def test_who_is_dropped_without_a_goodbye_is_looked_for_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    service = service_name()
+    async with backends(1, suspect_s=0.1) as (one,):
+        browser = await one._open()
+        watch = one.watch(service)
+        await anext(watch)
+        name = full_name(f"{service}/one")
+        browser.table.service(name, HOST, 1, 120, browser.now())
+        browser.table.text(name, advert(service), 120, browser.now())
+        assert browser._question is not None
+        browser._question.cancel()
+        browser._question = asyncio.get_running_loop().call_later(3_000, browser._ask)
+        await one.suspect(endpoint(service))
+        assert len(browser.table) == 0
+        assert browser._question.when() - browser.now() < 1
+        asked = asyncio.Event()
+        monkeypatch.setattr(one.engine, "ask_for_instances", lambda known: asked.set())
+        async with asyncio.timeout(8):
+            await asked.wait()
+        await watch.aclose()  # type: ignore[attr-defined]  # it is a generator
+
+
 async def test_closing_ends_a_suspicion() -> None:
     service = service_name()
     async with backends(2, suspect_s=30) as (one, two):

@@ -5,13 +5,15 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from zeroconf import RecordUpdate, RecordUpdateListener, ServiceInfo, Zeroconf
+import pytest
+from zeroconf import IPVersion, RecordUpdate, RecordUpdateListener, ServiceInfo, Zeroconf
 from zeroconf._dns import DNSAddress, DNSPointer, DNSQuestion, DNSService, DNSText
 from zeroconf._protocol.incoming import DNSIncoming
 from zeroconf._protocol.outgoing import DNSOutgoing
 from zeroconf._services.registry import ServiceRegistry
 from zeroconf.asyncio import AsyncServiceInfo, AsyncZeroconf
 
+from echostream_core.errors import TransportError
 from echostream_discovery_mdns import _zeroconf, discovery
 from echostream_discovery_mdns._zeroconf import Engine, Heard
 from echostream_discovery_mdns.addresses import Links
@@ -68,6 +70,9 @@ def test_all_records_of_one_packet_come_in_one_call_goodbyes_with_a_lifetime_of_
         DNSAddress("h.local.", 1, 0x8001, 120, bytes([10, 0, 0, 1])),
         scoped,
         unscoped,
+        *(DNSAddress("h.local.", 1, 0x8001, 120, bytes([first, 0, 0, 0])) for first in (0, 224, 255)),
+        DNSAddress("h.local.", 28, 0x8001, 120, bytes(16)),
+        DNSAddress("h.local.", 28, 0x8001, 120, b"\xff\x02" + bytes(13) + b"\1"),
         DNSService(NAME, 33, 0x8001, 120, 0, 0, 4001, "h.local."),
         DNSPointer(SERVICE_TYPE, 12, 1, 0, NAME),
         DNSPointer("_other._tcp.local.", 12, 1, 120, "x._other._tcp.local."),
@@ -105,6 +110,50 @@ def test_a_packet_passes_for_a_repetition_for_less_than_we_think() -> None:
     from zeroconf import const
 
     assert const._DUPLICATE_PACKET_SUPPRESSION_INTERVAL < discovery.LATELY_S * 1_000
+
+
+async def test_an_interface_that_was_made_anew_under_its_address_is_joined_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    former = Links(("127.0.0.1",), (), (), (), (1,))
+    engine = Engine(former, 120, lambda heard: None)
+    await engine.start()
+    asked: list[list[str | int]] = []
+    update = engine._library.async_update_interfaces
+
+    async def counted(interfaces: list[str | int], version: IPVersion) -> None:
+        asked.append(interfaces)
+        await update(interfaces, version)
+
+    monkeypatch.setattr(engine._library, "async_update_interfaces", counted)
+    await engine.use(former, former)
+    assert asked == [["127.0.0.1"]] and not engine.lacks(former)
+    (before,) = engine._zeroconf.engine.senders
+    anew = Links(("127.0.0.1",), (), (), (), (7,))
+    await engine.use(former, anew)
+    assert asked[1:] == [[], ["127.0.0.1"]]
+    (after,) = engine._zeroconf.engine.senders
+    assert before.transport.is_closing() and not after.transport.is_closing()
+    await engine.close()
+
+
+async def test_senders_tell_their_address_and_what_lacks_of_the_wanted_ones() -> None:
+    engine = Engine(Links(("127.0.0.1",), (), (), (), (1,)), 120, lambda heard: None)
+    await engine.start()
+    (sender,) = engine._zeroconf.engine.senders
+    assert (sender.sock_name, sender.is_ipv6) == (("127.0.0.1", 5353), False)
+    assert not engine.lacks(Links(("127.0.0.1", "127.0.0.2"), (), (), (), (1, 1))), "one of an interface is enough"
+    assert engine.lacks(Links(("127.0.0.1", "10.0.0.1"), (), (), (), (1, 2)))
+    assert engine.lacks(Links(("127.0.0.1",), (1,), (), (), (1,)))
+    await engine.close()
+
+
+async def test_an_engine_that_could_bind_no_address_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zeroconf._utils.net.add_interface", lambda *arguments, **how: None)
+    engine = Engine(Links(("127.0.0.1",), (), ()), 120, lambda heard: None)
+    with pytest.raises(TransportError, match="no interface can be bound yet"):
+        await engine.start()
+    assert all(reader.transport.is_closing() for reader in engine._zeroconf.engine.readers)
 
 
 async def test_the_engine_closes_its_sockets() -> None:

@@ -105,11 +105,14 @@ def _can_be_written(name: str) -> bool:
 
 
 def _address_of(record: DNSAddress) -> str:
-    """The address as text; "" for what is none, and for a link-local one of which the interface is not known."""
+    """The address as text; "" for what is none of a host, and for a link-local one of which the interface is not known.
+
+    What stands for "this host" would have a watch yield a wildcard, and its reader dial himself.
+    """
     packed = record.address
     if len(packed) == 4:
-        return socket.inet_ntop(socket.AF_INET, packed)
-    if len(packed) != 16:
+        return socket.inet_ntop(socket.AF_INET, packed) if 0 < packed[0] < 224 else ""
+    if len(packed) != 16 or not any(packed) or packed[0] == 0xFF:
         return ""
     text = socket.inet_ntop(socket.AF_INET6, packed)
     if packed[0] == 0xFE and packed[1] & 0xC0 == 0x80:
@@ -130,12 +133,11 @@ class Published:
         self.info = info
         self.repeating: asyncio.Future[None] | None = None
 
-    async def stop_repeating(self) -> None:
-        """Say no more of what has been said already."""
+    def stop_repeating(self) -> None:
+        """Say no more of what has been said already. Not awaited: who is cancelled there would leave it half done."""
         repeating, self.repeating = self.repeating, None
         if repeating is not None:
             repeating.cancel()
-            await asyncio.wait([repeating])
 
 
 class Engine:
@@ -152,6 +154,7 @@ class Engine:
             raise TransportError(_why_not_open(error)) from error
         self._zeroconf = self._library.zeroconf
         self._ttl_s = ttl_s
+        self._goodbyes: set[asyncio.Future[None]] = set()
         self.host = f"{HOST_PREFIX}{secrets.token_hex(6)}.local."
         """What our SRV records name, in lower case: not the machine's own name, whose addresses are for others
         (avahi, mDNSResponder) to announce."""
@@ -163,6 +166,10 @@ class Engine:
         """Begin to read and write. TransportError when that does not come about."""
         try:
             await self._zeroconf.async_wait_for_start()
+            if not self._zeroconf.engine.senders:
+                raise TransportError(
+                    "mDNS cannot be used: the address of no interface can be bound yet (the log of zeroconf says more)"
+                )
         except ZeroconfError as error:
             await self.close()
             raise TransportError("mDNS cannot be used: its sockets did not open in time") from error
@@ -208,32 +215,66 @@ class Engine:
 
     async def republish(self, published: Published, port: int, data: bytes, addresses: Sequence[str]) -> None:
         """Announce other contents under the same name."""
-        await published.stop_repeating()
+        published.stop_repeating()
         self._drop_answers(published.info.name)
         published.info = self._info(published.info.name, port, data, addresses)
         with _Closed():
             published.repeating = asyncio.ensure_future(await self._library.async_update_service(published.info))
 
     async def goodbye(self, published: Published) -> None:
-        """Tell that the instance is gone: three times, which takes 0.25 s."""
-        await published.stop_repeating()
+        """Tell that the instance is gone: three times, which takes 0.25 s, also when who waits for it is cancelled."""
+        published.stop_repeating()
         self._drop_answers(published.info.name)
         with _Closed():
-            await (await self._library.async_unregister_service(published.info))
+            saying = asyncio.ensure_future(await self._library.async_unregister_service(published.info))
+            self._goodbyes.add(saying)
+            saying.add_done_callback(self._goodbyes.discard)
+            await asyncio.shield(saying)
 
-    async def give_up(self, published: Published) -> None:
+    def give_up(self, published: Published) -> None:
         """Stop announcing, without a goodbye that would be taken for that of a namesake."""
-        await published.stop_repeating()
+        published.stop_repeating()
         self._drop_answers(published.info.name)
         self._zeroconf.registry.async_remove(published.info)
 
-    async def use(self, links: Links) -> None:
-        """Send on other interfaces from now on; what is announced is announced again where it is new."""
-        with _Closed():
-            await self._library.async_update_interfaces(_senders(links), _version(links))
+    async def use(self, former: Links, links: Links) -> None:
+        """Send on other interfaces than ``former`` from now on; what is announced is announced again where it is new.
+
+        What cannot be opened is left out, and ``lacks`` tells. TransportError when it was given up half-way.
+        """
+        try:
+            with _Closed():
+                lasting = links.lasting(former)
+                if (lasting.senders_v4, lasting.senders_v6) != (former.senders_v4, former.senders_v6):
+                    # zeroconf knows interfaces by their addresses: one that was made anew it would take for the old
+                    # one, and not join the group there.
+                    await self._library.async_update_interfaces(_senders(lasting), _version(lasting))
+                await self._library.async_update_interfaces(_senders(links), _version(links))
+        except (OSError, RuntimeError) as error:
+            raise TransportError(_why_not_open(error)) from error
+
+    def lacks(self, links: Links) -> bool:
+        """Whether an interface of ``links`` could not be opened: a new IPv6 address cannot be bound for a second.
+
+        Of several IPv4 addresses of one interface zeroconf opens the first only, which is enough.
+        """
+        senders = self._zeroconf.engine.senders
+        opened = {sender.sock_name[0] for sender in senders if not sender.is_ipv6}
+        pairs = zip(links.senders_v4, links.indexes_v4, strict=False)
+        served = {index for address, index in pairs if address in opened}
+        return served != set(links.indexes_v4) or sum(sender.is_ipv6 for sender in senders) < len(links.senders_v6)
 
     async def close(self) -> None:
-        """Close the sockets."""
+        """Close the sockets, also when who waits for it is cancelled, or has been already.
+
+        In a task of its own: zeroconf waits for its start first, and in a task that is being cancelled it takes that
+        for a reason to leave its sockets open.
+        """
+        await asyncio.shield(asyncio.get_running_loop().create_task(self._close()))
+
+    async def _close(self) -> None:
+        if self._goodbyes:
+            await asyncio.wait(list(self._goodbyes))
         await self._library.async_close()
 
     def _ask(self, questions: Iterable[tuple[str, int]], known_answers: Iterable[DNSPointer] = ()) -> None:

@@ -1,6 +1,6 @@
 """The interfaces of this machine: which to use, which addresses to announce, and how to reach those of others.
 
-Multicast is sent on each interface by itself, over IPv4 from each of its addresses and over IPv6 once. Whether that
+Multicast is sent on each interface by itself, over IPv4 from its first address and over IPv6 once. Whether that
 works is asked of the system beforehand, by a UDP socket that is connected to the multicast address and sends nothing:
 on Linux loopback, for instance, IPv4 multicast works without a route and IPv6 multicast does not.
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
@@ -19,7 +19,17 @@ from echostream_core.types import Url
 if TYPE_CHECKING:
     from echostream_discovery_mdns.options import MdnsOptions
 
-__all__ = ["Interface", "Links", "choose", "filled_in", "is_wildcard", "machine_interfaces", "ordered"]
+__all__ = [
+    "Interface",
+    "Links",
+    "choose",
+    "filled_in",
+    "is_elsewhere",
+    "is_here",
+    "is_wildcard",
+    "machine_interfaces",
+    "ordered",
+]
 
 _GROUP_V4: Final = "224.0.0.251"
 _GROUP_V6: Final = "ff02::fb"
@@ -57,6 +67,18 @@ class Links:
     """Addresses for the host's A and AAAA records."""
     networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = field(default=())
     """The networks that we are in: addresses of others in them are reached directly."""
+    indexes_v4: tuple[int, ...] = field(default=())
+    """The interfaces of ``senders_v4``: one that was made anew may have its former address."""
+
+    own: frozenset[str] = field(default=frozenset(), compare=False)
+    """All addresses of this machine, those of IPv6 without zone: others may have the same on bridges of theirs."""
+
+    def lasting(self, former: Links) -> Links:
+        """The senders that are in ``former`` too, on the same interfaces."""
+        before = set(zip(former.senders_v4, former.indexes_v4, strict=False))
+        pairs = zip(self.senders_v4, self.indexes_v4, strict=False)
+        v4 = tuple(address for address, index in pairs if (address, index) in before)
+        return Links(v4, tuple(index for index in self.senders_v6 if index in former.senders_v6), ())
 
 
 def machine_interfaces() -> list[Interface]:
@@ -79,10 +101,20 @@ def machine_interfaces() -> list[Interface]:
 def choose(options: MdnsOptions, interfaces: Sequence[Interface] | None = None) -> Links:
     """Where to send and what to announce, by ``options``.
 
-    ConfigError when an interface is named that does not exist; TransportError when none can multicast.
+    ConfigError when an interface is named that does not exist; TransportError when none can multicast, or has an
+    address by now.
     """
-    chosen = _chosen(options, machine_interfaces() if interfaces is None else interfaces)
+    try:
+        interfaces = machine_interfaces() if interfaces is None else interfaces
+        own = frozenset(str(address.ip) for interface in interfaces for address in interface.addresses)
+        return replace(_links(options, _chosen(options, interfaces)), own=own)
+    except OSError as error:  # out of descriptors, for instance
+        raise TransportError(f"mDNS cannot be used: the interfaces of this machine cannot be told: {error}") from error
+
+
+def _links(options: MdnsOptions, chosen: Sequence[Interface]) -> Links:
     senders_v4: list[str] = []
+    indexes_v4: list[int] = []
     senders_v6: list[int] = []
     announced: list[Address] = []
     networks: list[ipaddress.IPv4Network | ipaddress.IPv6Network] = []
@@ -95,11 +127,18 @@ def choose(options: MdnsOptions, interfaces: Sequence[Interface] | None = None) 
             if address.version == 4:
                 if _can_multicast_v4(str(address.ip)):
                     senders_v4.append(str(address.ip))
+                    indexes_v4.append(interface.index)
             elif interface.index not in senders_v6 and _can_multicast_v6(interface.index):
                 senders_v6.append(interface.index)
     if not senders_v4 and not senders_v6:
         raise TransportError(_why_none(options, chosen))
-    return Links(tuple(senders_v4), tuple(senders_v6), tuple(_announceable(announced)), tuple(networks))
+    return Links(
+        tuple(senders_v4),
+        tuple(senders_v6),
+        tuple(_announceable(announced)),
+        tuple(networks),
+        tuple(indexes_v4),
+    )
 
 
 def _chosen(options: MdnsOptions, interfaces: Sequence[Interface]) -> list[Interface]:
@@ -122,6 +161,8 @@ def _chosen(options: MdnsOptions, interfaces: Sequence[Interface]) -> list[Inter
                 else tuple(address for address in interface.addresses if address.ip == wanted)
             )
         ]
+        if not matching and name in {name for _, name in socket.if_nameindex()}:
+            continue  # it has no address yet, as a Wi-Fi while it connects
         if not matching:
             raise ConfigError(
                 f"there is no interface {name!r}; this machine has {_listed(interfaces) or 'none'}",
@@ -172,6 +213,8 @@ def _why_none(options: MdnsOptions, wanted: Sequence[Interface]) -> str:
     """Why no interface can be used, and what helps."""
     over = {"both": "", "v4": " over IPv4", "v6": " over IPv6"}[options.ip_version]
     names = ", ".join(interface.name for interface in wanted)
+    if not wanted and isinstance(options.interfaces, list):
+        return f"mDNS cannot be used: no interface of {', '.join(options.interfaces)} has an address yet"
     if not wanted:
         return (
             "mDNS cannot be used: this machine has no interface that is up; for one machine alone, "
@@ -228,11 +271,30 @@ def filled_in(url: str, addresses: Sequence[str]) -> list[str]:
     return [f"{scheme}://{host}:{port}{slash}{path}" for version, host in hosts if version in versions]
 
 
-def ordered(addresses: Iterable[str], networks: Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network]) -> list[str]:
-    """Addresses of another host, the likeliest first: in a network of ours, then IPv4, then IPv6, link-local last.
+def is_here(address: str, own: Collection[str]) -> bool:
+    """Whether an address, or a host's name, leads to this machine."""
+    text = address.partition("%")[0]
+    parsed = _parsed(text)
+    return text in own or text == "localhost" or (parsed is not None and parsed.is_loopback)
 
-    A link-local IPv6 address comes as ``fe80::1%2``, and only when there is no other.
+
+def is_elsewhere(addresses: Iterable[str], own: Collection[str]) -> bool:
+    """Whether a host with these addresses is another machine. One without any may be this one."""
+    return not all(is_here(address, own) for address in addresses)
+
+
+def ordered(
+    addresses: Collection[str],
+    networks: Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network],
+    own: Collection[str] = (),
+) -> list[str]:
+    """Addresses of a host, the likeliest first: in a network of ours, then IPv4, then IPv6, link-local last.
+
+    A link-local IPv6 address comes as ``fe80::1%2``, and only when there is no other. What another machine has in
+    common with this one, such as the address of a bridge for containers, would lead us to ourselves: it is left out.
     """
+    if is_elsewhere(addresses, own):
+        addresses = [address for address in addresses if not is_here(address, own)]
     ranked = []
     for text in addresses:
         address = ipaddress.ip_address(text)

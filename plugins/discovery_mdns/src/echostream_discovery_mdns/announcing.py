@@ -72,6 +72,8 @@ class MdnsAnnouncement(Announcement):
         self._lock = asyncio.Lock()
         self._left = asyncio.Event()
         self._leaving = False
+        self._withdrawing: asyncio.Task[None] | None = None
+        self._searching = False
         self._defended_at = -DEFENCE_S
         self._changes = 0
         self._changing: asyncio.Task[None] | None = None
@@ -89,7 +91,10 @@ class MdnsAnnouncement(Announcement):
             names = (self._requested.instance, self.endpoint.instance)
             if endpoint.service == self.endpoint.service and endpoint.instance in names:
                 named = replace(endpoint, instance=self.endpoint.instance)
-                if named != self.endpoint:
+                if self._published is None:
+                    self._record(named, "")
+                    self.endpoint = named  # announced as soon as there is a name for it
+                elif named != self.endpoint:
                     await self._publish_again(named)
                 return
             self._record(endpoint, "")
@@ -98,10 +103,15 @@ class MdnsAnnouncement(Announcement):
             await self._claim_and_publish(endpoint)
 
     async def withdraw(self) -> None:
-        """Say goodbye; returns when it has been sent, after 0.25 s."""
-        self._leaving = True
-        if self._rival is not None:
-            self._rival.set()  # a probe need not go on
+        """Say goodbye; returns when it has been sent, after 0.25 s. That goes on when who waits for it is cancelled."""
+        if self._withdrawing is None:
+            self._leaving = True
+            if self._rival is not None:
+                self._rival.set()  # a probe need not go on
+            self._withdrawing = asyncio.get_running_loop().create_task(self._withdraw())
+        await asyncio.shield(self._withdrawing)
+
+    async def _withdraw(self) -> None:
         async with self._lock:
             try:
                 await self._goodbye()
@@ -131,7 +141,7 @@ class MdnsAnnouncement(Announcement):
             self._owner.keep(self._changing)
 
     def _check_standing(self) -> None:
-        if self._leaving or self._published is None:
+        if self._leaving or (self._published is None and not self._searching):
             raise ResourceClosed(f"{self.endpoint.service}: this announcement was withdrawn; announce it again")
 
     async def _claim_and_publish(self, endpoint: Endpoint, taken: str = "") -> None:
@@ -208,26 +218,40 @@ class MdnsAnnouncement(Announcement):
         self._changes += 1
         if self._changes > QUICK_CHANGES:
             await asyncio.sleep(CHANGE_S)
+        while not await self._has_another_name():
+            await asyncio.sleep(CHANGE_S)
+
+    async def _has_another_name(self) -> bool:
+        """False when none can be had for now: somebody says to have each. He may not do so for ever."""
         async with self._lock:
-            published = self._published
-            if published is None or self._leaving:
-                return
+            if self._leaving or (self._published is None and not self._searching):
+                return True
+            published, self._published = self._published, None
             before = self.endpoint.instance
-            self._published = None
-            del self._owner.claims[self._name.lower()]
-            await self._owner.engine.give_up(published)
+            if published is not None:
+                if self._searching:  # an update has found one meanwhile
+                    self._published, self._searching = published, False
+                    return True
+                del self._owner.claims[self._name.lower()]
+                self._owner.engine.give_up(published)
             try:
                 endpoint = replace(self.endpoint, instance=self._requested.instance)
                 await self._claim_and_publish(endpoint, taken=self._name.lower())
+            except ResourceClosed:
+                return True
             except TransportError as error:
-                logger.warning("%s is not announced any more: %s", printable(before), error)
-            else:
-                logger.warning(
-                    "another instance of %s is named %s: this one is now %s",
-                    printable(self.endpoint.service),
-                    printable(before),
-                    printable(self.endpoint.instance),
-                )
+                if not self._searching:
+                    self._searching = True
+                    logger.warning("%s is not announced for now: %s", printable(before), error)
+                return False
+            self._searching = False
+            logger.warning(
+                "another instance of %s is named %s: this one is now %s",
+                printable(self.endpoint.service),
+                printable(before),
+                printable(self.endpoint.instance),
+            )
+            return True
 
     def _record(self, endpoint: Endpoint, label: str) -> tuple[int, bytes]:
         """Port and TXT record. ConfigError when the endpoint cannot be announced."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,14 @@ __all__ = ["MdnsDiscovery"]
 LATELY_S = 1.0
 """Longer than the 0.8 seconds for which zeroconf takes a packet for a repetition."""
 
+SLEPT_S = 5.0
+"""A machine that was suspended for longer announces itself again, and believes what it has heard only if it hears it
+again: it has missed who came and went."""
+
+MAX_TRIES = 12
+"""How often it is tried to open what could not be opened: the address of an IPv6 interface that has just come cannot be
+bound for a second or two, one that somebody else has can never."""
+
 LATE_ANSWER_S = 1.5
 """Until then an answer with our former addresses may still be sent, which was waiting for others to go with it."""
 
@@ -42,6 +51,9 @@ class MdnsDiscovery(Discovery):
         self._verifying: dict[str, asyncio.Task[None]] = {}
         self._poll: asyncio.TimerHandle | None = None
         self._complained = ""
+        self._settled = True
+        self._tries = 0
+        self._suspended_s = suspended_s()
         self._announcer = secrets.token_hex(4)
         self._revision = 0
         self.probe_s = options.probe_s
@@ -84,13 +96,16 @@ class MdnsDiscovery(Discovery):
         self._check_open()
         if self._browser is None:
             return
+        answers: list[asyncio.Task[None]] = []
         for instance in self._browser.table.find(endpoint.service, endpoint.instance):
             key = instance.name.lower()
             task = self._verifying.get(key)
             if task is None:
                 task = self._verifying[key] = asyncio.get_running_loop().create_task(self._verify(instance.name))
                 self.keep(task)
-            await asyncio.wait([task])
+            answers.append(task)
+        if answers:
+            await asyncio.wait(answers)
 
     async def close(self) -> None:
         """Say goodbye for everything, end all watches, and close the sockets."""
@@ -153,7 +168,7 @@ class MdnsDiscovery(Discovery):
                 self._links = choose(self._options)
                 engine = Engine(self._links, self._options.ttl_s, self._hear)
                 browser = Browser(engine, self._options.max_instances)
-                browser.table.live_in(self._links.networks)
+                browser.table.live_in(self._links.networks, self._links.own)
                 self._engine, self._browser = engine, browser
                 try:
                     await engine.start()
@@ -180,41 +195,70 @@ class MdnsDiscovery(Discovery):
         self._browser.hear(heard)
 
     def _poll_later(self) -> None:
-        if self._options.interface_poll_s:
+        if self._options.interface_poll_s and self._closing is None:
             loop = asyncio.get_running_loop()
             self._poll = loop.call_later(self._options.interface_poll_s, self._poll_interfaces)
 
     def _poll_interfaces(self) -> None:
+        assert self._engine is not None and self._browser is not None
         try:
             links = choose(self._options)
         except (ConfigError, TransportError) as error:
-            if str(error) != self._complained:
-                self._complained = str(error)
-                logger.warning("%s; mDNS goes on with what it had", error)
+            self._warn(f"{error}; mDNS goes on with what it had")
             self._poll_later()
             return
-        self._complained = ""
-        if links == self._links:
-            self._poll_later()
+        before, self._suspended_s = self._suspended_s, suspended_s()
+        slept = self._suspended_s - before > SLEPT_S
+        if slept or links != self._links:
+            self._tries = 0
+        lacks = self._engine.lacks(links) and self._tries < MAX_TRIES
+        if slept or links != self._links or not self._settled or lacks:
+            self.keep(asyncio.get_running_loop().create_task(self._move(links, slept=slept)))
         else:
-            self.keep(asyncio.get_running_loop().create_task(self._move(links)))
+            if links.own != self._links.own:
+                self._links = links
+                self._browser.table.live_in(links.networks, links.own)
+            self._complained = ""
+            self._poll_later()
 
-    async def _move(self, links: Links) -> None:
-        """Go on with other interfaces or addresses."""
+    async def _move(self, links: Links, *, slept: bool) -> None:
+        """Go on with other interfaces or addresses, and after a pause; until it has come about it is tried again."""
         assert self._engine is not None and self._browser is not None
-        logger.info("the addresses of this machine are now %s", ", ".join(links.announced))
-        self._links = links
+        former, self._links = self._links, links
+        is_news = slept or links != former or not self._settled
+        self._settled = False
+        self._tries += 1
+        if links != former:
+            logger.info("the addresses of this machine are now %s", ", ".join(links.announced))
+        left = {*former.senders_v4, *former.senders_v6} - {*links.senders_v4, *links.senders_v6}
+        if slept or left:
+            self._browser.table.doubt(self._browser.now())
         try:
-            await self._engine.use(links)
-            self._browser.table.live_in(links.networks)
-            self._browser.ask_anew()
-            for delay_s in (0.0, LATE_ANSWER_S):
-                await asyncio.sleep(delay_s)
-                for announcement in list(self.claims.values()):
-                    await announcement.say_again()
-        finally:
+            lacked = self._engine.lacks(links)
+            await self._engine.use(former, links)
+            if is_news or (lacked and not self._engine.lacks(links)):
+                await self._settle_in(links)
+            self._settled = True
+        except TransportError as error:
             if self._closing is None:
-                self._poll_later()
+                self._warn(f"{error}; trying again")
+        finally:
+            self._poll_later()
+
+    async def _settle_in(self, links: Links) -> None:
+        """Learn who is here, and tell that we are."""
+        assert self._browser is not None
+        self._browser.table.live_in(links.networks, links.own)
+        self._browser.ask_anew()
+        for delay_s in (0.0, LATE_ANSWER_S):
+            await asyncio.sleep(delay_s)
+            for announcement in list(self.claims.values()):
+                await announcement.say_again()
+
+    def _warn(self, text: str) -> None:
+        if text != self._complained:
+            self._complained = text
+            logger.warning("%s", text)
 
     async def _close(self) -> None:
         if self._poll is not None:
@@ -232,3 +276,10 @@ class MdnsDiscovery(Discovery):
             finally:
                 engine, self._engine = self._engine, None
                 await engine.close()
+
+
+def suspended_s() -> float:
+    """For how many seconds this machine has been suspended since it was started; always 0 where no clock tells."""
+    if not hasattr(time, "CLOCK_BOOTTIME"):
+        return 0.0
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)

@@ -39,6 +39,8 @@ MAX_KEY_BYTES: Final = 100
 MAX_RECEIVED_BYTES: Final = 4_096
 """Of a record of others that is looked at; it bounds what one instance can make us remember."""
 
+MAX_COUNT_DIGITS: Final = 10
+"""Of the count in ``rev``."""
 _VERSION: Final = b"1"
 _PLAIN: Final = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789._-")
 _REVISION: Final = re.compile(r"([0-9a-f]{1,16})\.(\d{1,10})")
@@ -91,10 +93,13 @@ def encode(advert: Advert) -> bytes:
             data.append(len(string))
             data += string
         sizes[what] = len(data) - before
-    if len(data) > MAX_TXT_BYTES:
+    size = len(data)
+    if advert.revision is not None:
+        size += MAX_COUNT_DIGITS - len(str(advert.revision[1]))  # what fits now has to fit when the count has grown
+    if size > MAX_TXT_BYTES:
         largest = max(sizes, key=lambda what: sizes[what])
         raise ConfigError(
-            f"the endpoint is too large to be announced by mDNS: {len(data)} of {MAX_TXT_BYTES} bytes, "
+            f"the endpoint is too large to be announced by mDNS: {size} of {MAX_TXT_BYTES} bytes, "
             f"the most of them in {largest[:80]} ({sizes[largest]} bytes)"
         )
     return bytes(data)

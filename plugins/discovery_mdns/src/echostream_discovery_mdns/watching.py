@@ -51,6 +51,7 @@ class Browser:
         self.table = Table(max_instances, self._log.warn)
         self._watches: set[Watch] = set()
         self._told = 0
+        self._lost = 0
         self._signs: dict[str, asyncio.Future[None]] = {}
         self._interval_s = FIRST_INTERVAL_S
         self._question: asyncio.TimerHandle | None = None
@@ -123,6 +124,7 @@ class Browser:
                 if sign.done():
                     return
             self.table.forget(name)
+            self._ask_for_the_lost()
             self._tell_soon()
         finally:
             del self._signs[key]
@@ -142,6 +144,16 @@ class Browser:
         self._question = self._loop.call_later(self._interval_s, self._ask)
         self._interval_s = min(self._interval_s * INTERVAL_FACTOR, MAX_INTERVAL_S)
 
+    def _ask_for_the_lost(self) -> None:
+        """Begin the series of questions again when somebody went without a goodbye: a network that was away for a
+        while would be seen as empty until the next question, for up to an hour.
+        """
+        if self.table.lost == self._lost:
+            return
+        self._lost = self.table.lost
+        if self._question is not None and self._question.when() - self.now() > FIRST_INTERVAL_S * INTERVAL_FACTOR:
+            self.ask_anew()
+
     def _sweep_in(self, delay_s: float) -> None:
         if self._sweep is not None:
             if self._sweep.when() <= self.now() + delay_s:
@@ -153,8 +165,9 @@ class Browser:
         self._sweep = None
         if names := self.table.due(self.now(), MAX_NAMES):
             self._engine.ask_for_details(names)
-        if hosts := self.table.hosts_due(MAX_NAMES):
+        if hosts := self.table.hosts_due(self.now(), MAX_NAMES):
             self._engine.ask_for_addresses(hosts)
+        self._ask_for_the_lost()
         self._tell_soon()
         self._sweep_in(SWEEP_S)
 
