@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 import re
 import secrets
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from echostream_core.discovery import Advertise, Announcement, Discovery, Endpoint
 from echostream_core.engine.endpoint import EndpointSettings, Target
-from echostream_core.errors import EchoStreamError, ResourceClosed, TransportError
+from echostream_core.errors import ConfigError, EchoStreamError, ResourceClosed, TransportError
 from echostream_core.finding import Backend, discovery_factory
 from echostream_core.types import Url
 
@@ -44,9 +45,11 @@ class Bound:
 def reachable_urls(bound: Sequence[Bound]) -> tuple[str, ...]:
     """The URLs under which others reach the listeners, in their order; a wildcard host stays one.
 
-    What only this process (memory) or this machine (Unix sockets) can dial is left out, unless there is nothing else.
+    What only this process (memory) or this machine (Unix sockets, loopback addresses) can dial is left out, unless
+    there is nothing else: who heard of 127.0.0.1 from another machine would dial his own.
     """
     everywhere: list[str] = []
+    loopback: list[str] = []
     here: list[str] = []
     for one in bound:
         for address in one.listener.addresses:
@@ -56,9 +59,18 @@ def reachable_urls(bound: Sequence[Bound]) -> tuple[str, ...]:
             elif one.target.url.host in _WILDCARDS:
                 host = "::" if ":" in url.host else "0.0.0.0"
                 everywhere.append(str(Url(url.scheme, host, url.port, url.path)))
+            elif _is_loopback(url.host):
+                loopback.append(address)
             else:
                 everywhere.append(address)
-    return tuple(dict.fromkeys(everywhere or here))
+    return tuple(dict.fromkeys(everywhere or loopback or here))
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 class Advertiser:
@@ -67,19 +79,24 @@ class Advertiser:
     def __init__(
         self, settings: EndpointSettings, advertise: Advertise, backend: Backend, codecs: Sequence[str]
     ) -> None:
+        if not isinstance(advertise, Advertise):
+            raise ConfigError(f"advertise must be a name or an Advertise(...), not {advertise!r}", key="advertise")
         self._advertise = advertise
         self._codecs = ",".join(codecs)
         self._own = not isinstance(backend, Discovery)
         self._make = discovery_factory(settings.kernel, backend, settings.config)
         self.server_id = secrets.token_hex(8)
         self.instance = advertise.instance or f"{_host_name()}-{self.server_id[:8]}"
-        self.announced: Endpoint | None = None
-        """What others see now; None before the first announcement and after the goodbye."""
         self._urls: tuple[str, ...] = ()
         self._discovery: Discovery | None = None
         self._announcement: Announcement | None = None
         self._task: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
+
+    @property
+    def announced(self) -> Endpoint | None:
+        """What others see now; None before the first announcement and after the goodbye."""
+        return None if self._announcement is None else self._announcement.endpoint
 
     def start(self, bound: Sequence[Bound]) -> None:
         """Begin to announce the listeners."""
@@ -109,7 +126,6 @@ class Advertiser:
             await asyncio.wait({task})
         announcement, self._announcement = self._announcement, None
         discovery, self._discovery = self._discovery, None
-        self.announced = None
         steps = [announcement.withdraw] if announcement is not None else []
         if discovery is not None and self._own:
             steps.append(discovery.close)  # also when the goodbye hangs: its sockets must not stay
@@ -131,7 +147,7 @@ class Advertiser:
             "weight": str(advertise.weight),
         }
         return Endpoint(
-            service=advertise.name, instance=self.instance, urls=self._urls, attributes={**own, **advertise.tags}
+            service=advertise.name, instance=self.instance, urls=tuple(self._urls), attributes={**own, **advertise.tags}
         )
 
     async def _run(self) -> None:
@@ -155,12 +171,14 @@ class Advertiser:
     async def _announce(self, endpoint: Endpoint) -> None:
         if self._discovery is None:
             self._discovery = self._make()
+        if self._announcement is not None:
+            try:
+                await self._announcement.update(replace(endpoint, instance=self._announcement.endpoint.instance))
+            except ResourceClosed:  # the backend has given it up: nobody sees us any more
+                self._announcement = None
         if self._announcement is None:
             self._announcement = await self._discovery.announce(endpoint)
             _logger.info("announced as %r, instance %r", endpoint.service, self._announcement.endpoint.instance)
-        else:
-            await self._announcement.update(replace(endpoint, instance=self._announcement.endpoint.instance))
-        self.announced = self._announcement.endpoint
 
 
 def _host_name() -> str:

@@ -80,11 +80,12 @@ class Dialer:
         raise ConnectFailed(f"none of {len(problems)} URLs worked: {listed}") from problems[-1]
 
     async def _connect(self, target: Target) -> Connection:
+        timeout = min(self.connect_timeout, target.patience_s)
         try:
-            async with asyncio.timeout(self.connect_timeout):
+            async with asyncio.timeout(timeout):
                 made = await target.transport.dial(target.url, target.options)
         except TimeoutError as error:
-            raise ConnectFailed(f"{target.url} did not answer within {self.connect_timeout:g} s") from error
+            raise ConnectFailed(f"{target.url} did not answer within {timeout:g} s") from error
         except ConfigError as error:
             if not self._found:
                 raise

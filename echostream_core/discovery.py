@@ -39,15 +39,30 @@ class Advertise(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         """ConfigError, naming the field, for a value that makes no sense."""
+        for field_name in ("name", "instance"):
+            text = getattr(self, field_name)
+            if not isinstance(text, str):
+                raise ConfigError(
+                    f"advertise: {field_name} must be a text, not {text!r}", key=f"advertise.{field_name}"
+                )
         if not self.name.strip():
             raise ConfigError("advertise: the name must not be empty", key="advertise.name")
+        if type(self.weight) is not int:  # True and 1.5 would be announced as they are, and count as 100 for others
+            raise ConfigError(f"advertise: weight must be a whole number, not {self.weight!r}", key="advertise.weight")
         if not 0 <= self.weight <= MAX_WEIGHT:
             raise ConfigError(
                 f"advertise: weight must be from 0 to {MAX_WEIGHT}, not {self.weight}", key="advertise.weight"
             )
+        if not isinstance(self.tags, Mapping):
+            raise ConfigError(f"advertise: tags must be a table, not {self.tags!r}", key="advertise.tags")
+        for tag, value in self.tags.items():
+            if not isinstance(tag, str) or not isinstance(value, str):
+                raise ConfigError(f"advertise: the tag {tag!r} must be a text, not {value!r}", key="advertise.tags")
         taken = sorted(OWN_ATTRIBUTES.intersection(self.tags))
         if taken:
             raise ConfigError(f"advertise: the tag {taken[0]!r} is set by the server itself", key="advertise.tags")
+        if isinstance(self.urls, str):
+            raise ConfigError(f"advertise: urls must be a list, not {self.urls!r}", key="advertise.urls")
         for url in self.urls:
             Url.parse(url, key="advertise.urls")
 

@@ -7,9 +7,11 @@ import logging
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from echostream_core.complaints import printable
 from echostream_core.dialing import check_credentials
 from echostream_core.discovery import DEFAULT_WEIGHT, Discovery, Endpoint
 from echostream_core.engine.endpoint import EndpointSettings, Target
@@ -44,7 +46,24 @@ TRUST: Final = ("dev", "pin", "ca", "server_name")
 """TLS settings that say whom to trust, beyond whoever has a certificate for his own address."""
 _SAY_WHOM: Final = "say whom to trust with tls.server_name, tls.ca or tls.pin, or set insecure_credentials = true"
 
+MIN_DIAL_S: Final = 3.0
+"""What a found address has at the least to answer, however short the time for finding one is: a handshake takes that
+long where packets are lost."""
 _logger = logging.getLogger("echostream.discovery")
+
+
+def check_where(where: Where) -> None:
+    """ConfigError for what is no ``Where``: else the first endpoint that is found would be blamed."""
+    if where is None or callable(where):
+        return
+    if not isinstance(where, Mapping):
+        raise ConfigError(f"where must be a table of attributes or a function, not {where!r}", key="where")
+    for key, wanted in where.items():
+        texts = [wanted] if isinstance(wanted, str) else wanted
+        if not isinstance(texts, Collection) or not all(isinstance(text, str) for text in texts):
+            raise ConfigError(
+                f"where: {key!r} must be a text or a list of texts, as attributes are, not {wanted!r}", key="where"
+            )
 
 
 def matches(endpoint: Endpoint, where: Where) -> bool:
@@ -96,6 +115,10 @@ def discovery_factory(kernel: Kernel, backend: Backend, config: Config | None = 
         if len(backend) != 1:
             raise ConfigError("discovery={...} names one backend with its options: {'name': {...}}", key="discovery")
         ((backend, given),) = backend.items()
+    if backend is not None and not isinstance(backend, str):
+        raise ConfigError(
+            f"discovery must be a backend, its name or {{name: options}}, not {backend!r}", key="discovery"
+        )
     spec = kernel.default_discovery() if backend is None else kernel.discovery(backend)
     if given is None and config is not None:
         options = config.options(kernel, "discovery", spec.name)
@@ -133,6 +156,7 @@ async def watch_endpoints(
     Close it (``contextlib.aclosing``) when you are done. Raises PluginError and ConfigError for a backend that there is
     not, TransportError when it cannot be reached.
     """
+    check_where(where)
     factory = discovery_factory(kernel or default_kernel(), discovery, config)
     async with _opened(factory, discovery) as backend:
         told: list[Endpoint] | None = None
@@ -160,6 +184,8 @@ async def find_endpoints(
 
     It always takes that long: nobody can know that no further one will answer. Raises as ``watch_endpoints``.
     """
+    if not isinstance(timeout, (int, float)) or not timeout >= 0:
+        raise ConfigError(f"timeout must be a number of seconds from 0 on, not {timeout!r}", key="timeout")
     found: list[Endpoint] = []
     stream = watch_endpoints(service, where=where, discovery=discovery, kernel=kernel, config=config)
     async with aclosing(stream):
@@ -190,17 +216,18 @@ class Finder:
     ) -> None:
         if not service:
             raise ConfigError("discover: name the service, as its server advertises it", key="discover")
-        if not 0 < timeout < float("inf"):
-            raise ConfigError(f"timeout must be a number of seconds above 0, not {timeout}", key="timeout")
+        if not isinstance(timeout, (int, float)) or not 0 < timeout < float("inf"):
+            raise ConfigError(f"timeout must be a number of seconds above 0, not {timeout!r}", key="timeout")
+        check_where(where)
         self._settings = settings
         self._service = service
         self._where = where
-        self._transports = [scheme.lower() for scheme in transports]
+        self._transports = [scheme.lower() for scheme in _listed(transports)]
         self._timeout = timeout
         self._discovery = discovery
         self._insecure = insecure_credentials
         self._randomness = random.Random()
-        self._fallback = settings.targets(fallback) if fallback else []
+        self._fallback = settings.targets(_listed(fallback)) if fallback else []
         for scheme in self._transports:
             settings.kernel.transport(scheme)
         self._factory = discovery_factory(settings.kernel, discovery, settings.config)
@@ -219,41 +246,57 @@ class Finder:
             async with _opened(self._factory, self._discovery) as backend, aclosing(self._found(backend)) as found:
                 async for target in found:
                     count += 1
-                    yield target
+                    yield replace(target, patience_s=max(self._timeout, MIN_DIAL_S))
         except TransportError as error:
             _logger.warning("discovery of %r failed: %s", self._service, error)
             problem = error
+        except EchoStreamError:
+            raise
+        except Exception as error:  # the plugin's own code: the fallback is there for whatever happens to it
+            _logger.exception("discovery of %r failed: the discovery backend has failed", self._service)
+            problem = TransportError(f"the discovery backend has failed with {type(error).__name__}")
+            problem.__cause__ = error
         if self._fallback:
             _logger.warning("%s; falling back to the list of URLs", self._summary() if not count else "none answered")
         for target in self._fallback:
             count += 1
             yield target
+        if not count and problem is not None:
+            raise ConnectFailed(f"discovery of {self._service!r} failed: {problem}") from problem
         if not count:
-            raise ConnectFailed(self._summary()) from problem
+            raise ConnectFailed(self._summary())
 
     async def _found(self, backend: Discovery) -> AsyncGenerator[Target, None]:
         """The targets of each snapshot that were not tried yet, until the time is up.
 
-        An endpoint of which no target worked is suspected: the backend verifies it while others are tried.
+        An endpoint of which no target worked is suspected: the backend verifies it while others are tried. Where the
+        first dial alone took all the time, one more is tried, as unlike it as there is: else one server behind a
+        firewall would hide all others.
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + self._timeout
-        tried: set[tuple[str, Url]] = set()
+        dials = 0
+        last: tuple[tuple[str, str], Target] | None = None
+        tried: set[tuple[tuple[str, str], Url]] = set()
         suspicions: set[asyncio.Task[None]] = set()
         try:
             async with _closing(backend.watch(self._service)) as snapshots:
                 while (snapshot := await _next(snapshots, until)) is not None:
-                    present = {endpoint.instance for endpoint in snapshot}
+                    present = {_life(endpoint) for endpoint in snapshot}
                     tried = {key for key in tried if key[0] in present}
                     fitting = [endpoint for endpoint in snapshot if self._fits(endpoint)]
-                    for endpoint in by_weight(fitting, self._randomness):
-                        fresh = [
-                            target for target in self._targets(endpoint) if (endpoint.instance, target.url) not in tried
-                        ]
+                    order = by_weight(fitting, self._randomness)
+                    for endpoint in order:
+                        life = _life(endpoint)
+                        fresh = [target for target in self._targets(endpoint) if (life, target.url) not in tried]
                         for target in fresh:
-                            if tried and loop.time() >= until:
-                                return  # a crowd of endpoints that do not answer must not hold us up for ever
-                            tried.add((endpoint.instance, target.url))
+                            if dials and loop.time() >= until:  # a crowd that does not answer must not hold us up
+                                if dials == 1 and last and (other := self._most_unlike(*last, order)):
+                                    yield other
+                                return
+                            dials += 1
+                            last = life, target
+                            tried.add((life, target.url))
                             yield target
                         if fresh:
                             suspicion = loop.create_task(_suspect(backend, endpoint))
@@ -265,9 +308,20 @@ class Finder:
             if suspicions:
                 await asyncio.wait(set(suspicions))
 
+    def _most_unlike(self, life: tuple[str, str], tried: Target, order: Sequence[Endpoint]) -> Target | None:
+        """Of all other targets the one that shares least with ``tried``: neither the server nor the transport."""
+        others = [(_life(one), target) for one in order for target in self._targets(one) if target.url != tried.url]
+        unlike = sorted(others, key=lambda other: (other[0] == life) + (other[1].url.scheme == tried.url.scheme))
+        return unlike[0][1] if unlike else None
+
     def _fits(self, endpoint: Endpoint) -> bool:
-        if matches(endpoint, self._where):
-            return True
+        try:
+            if matches(endpoint, self._where):
+                return True
+        except Exception as error:  # the function of our caller, about what anybody on the network may have announced
+            why = f"where= has failed for it: {type(error).__name__}: {printable(error)}"
+            self._misfits[endpoint.instance] = f"{endpoint.instance!r}: {why}"
+            return False
         shown = ", ".join(f"{key}={value!r}" for key, value in sorted(endpoint.attributes.items()))
         self._misfits[endpoint.instance] = f"{endpoint.instance!r} does not match where= ({shown[:200]})"
         return False
@@ -279,6 +333,9 @@ class Finder:
         for text in endpoint.urls:
             try:
                 url = Url.parse(text)
+                if not str(url).isprintable():  # it would be logged as it is when it does not answer
+                    reasons.append(f"the address {ascii(text)[:100]} has signs that cannot be shown")
+                    continue
                 if self._transports and url.scheme not in self._transports:
                     reasons.append(f"{url.scheme} is not among transports=")
                     continue
@@ -308,6 +365,16 @@ class Finder:
         shown = list(self._misfits.values())[:4]
         more = f"; and {len(self._misfits) - 4} more" if len(self._misfits) > 4 else ""
         return f"{text} that fits: {'; '.join(shown)}{more}"
+
+
+def _listed(texts: Sequence[str]) -> Sequence[str]:
+    """One text is a list of one, as in ``RpcClient.connect``."""
+    return [texts] if isinstance(texts, str) else texts
+
+
+def _life(endpoint: Endpoint) -> tuple[str, str]:
+    """The instance, and which of its lives: a server that has started anew is worth another try at its old address."""
+    return endpoint.instance, endpoint.attributes.get("server", "")
 
 
 def _check_trust(settings: EndpointSettings) -> None:

@@ -24,12 +24,15 @@ class Proxy:
         self._prefix = service_name(cls)
 
     def __getattr__(self, attribute: str) -> Any:
+        if attribute.startswith("__"):  # ``copy`` and ``pickle`` ask before there is a ``_class``
+            raise AttributeError(f"{type(self).__name__} has no {attribute}")
         function = getattr(self._class, attribute, None)
         mark = method_mark(function) if function is not None else None
         if function is None or mark is None:
             raise AttributeError(f"{self._class.__name__} has no handler {attribute!r}")
         name = f"{self._prefix}.{mark[0] or attribute}"
-        route = make_route(name, function.__get__(object()), mark[1])
+        is_static = isinstance(inspect.getattr_static(self._class, attribute), staticmethod)
+        route = make_route(name, function if is_static else function.__get__(object()), mark[1])
         signature = route.signature
         names = [parameter for parameter, _, _ in signature.parameters]
         returns = None if signature.returns is inspect.Parameter.empty else signature.returns

@@ -39,6 +39,8 @@ class Target:
     spec: TransportSpec
     transport: Transport
     options: msgspec.Struct
+    patience_s: float = float("inf")
+    """For dialling it, where that is less than the client has for any: it is others' word that somebody is there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

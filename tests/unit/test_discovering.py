@@ -218,6 +218,14 @@ async def test_given_urls_are_announced_in_place_of_the_bound_ones() -> None:
         ({"name": "a", "weight": 1_000_001}, "weight must be from 0 to 1000000, not 1000001"),
         ({"name": "a", "tags": {"codecs": "x"}}, "the tag 'codecs' is set by the server itself"),
         ({"name": "a", "urls": ("nowhere",)}, "'nowhere' is not a URL"),
+        ({"name": "a", "urls": "tcp://a:1"}, "urls must be a list, not 'tcp://a:1'"),
+        ({"name": 5}, "name must be a text, not 5"),
+        ({"name": "a", "instance": None}, "instance must be a text, not None"),
+        ({"name": "a", "weight": "100"}, "weight must be a whole number, not '100'"),
+        ({"name": "a", "weight": 1.5}, "weight must be a whole number, not 1.5"),
+        ({"name": "a", "weight": True}, "weight must be a whole number, not True"),
+        ({"name": "a", "tags": ["eu"]}, "tags must be a table"),
+        ({"name": "a", "tags": {"rack": 1}}, "the tag 'rack' must be a text, not 1"),
     ],
 )
 def test_what_cannot_be_advertised_is_named(keywords: dict[str, Any], words: str) -> None:
@@ -240,7 +248,7 @@ async def test_a_client_finds_its_server_by_name() -> None:
 
 async def test_it_waits_for_a_server_that_comes_later() -> None:
     medium = Medium()
-    finding = asyncio.ensure_future(_connected(RpcClient.discover("calc", discovery=Directory(medium), timeout=60)))
+    finding = asyncio.ensure_future(connected(RpcClient.discover("calc", discovery=Directory(medium), timeout=60)))
     await asyncio.sleep(50)
     async with server(medium) as calc:
         client = await finding
@@ -248,7 +256,7 @@ async def test_it_waits_for_a_server_that_comes_later() -> None:
         await client.close()
 
 
-async def _connected(connecting: Any) -> RpcClient:
+async def connected(connecting: Any) -> RpcClient:
     client = await connecting
     assert isinstance(client, RpcClient)
     return client
@@ -302,7 +310,7 @@ async def test_an_address_that_comes_back_changed_is_tried_again() -> None:
     medium = Medium()
     async with RpcServer(memory_url(), echo) as calc:
         medium.put(endpoint("one"))
-        finding = asyncio.ensure_future(_connected(RpcClient.discover("calc", discovery=Directory(medium))))
+        finding = asyncio.ensure_future(connected(RpcClient.discover("calc", discovery=Directory(medium))))
         await asyncio.sleep(1)
         medium.put(endpoint("one", calc.addresses[0]))
         client = await finding
