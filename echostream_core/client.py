@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, Unpack, cast
 from echostream_core.capabilities import Capabilities
 from echostream_core.client_settings import ClientKeywords, client_settings, listed_candidates
 from echostream_core.config import Config, load_config
+from echostream_core.config_check import check_spelling
 from echostream_core.dialing import Dialer
 from echostream_core.engine.datagram_handlers import DatagramHandler, check_channel, compile_datagram_handler
 from echostream_core.engine.endpoint import EndpointSettings, make_limits
@@ -222,11 +223,13 @@ class RpcClient:
     ) -> Connecting:
         """As ``from_config``, from a configuration that is loaded already."""
         section = config.client(name)
+        kernel = kernel or Kernel(config.plugins)
+        check_spelling(config, kernel)
         changes = dict(section.limits)
         if section.timeout_s is not None:
             changes["default_timeout_s"] = section.timeout_s
         settings = EndpointSettings(
-            kernel=kernel or Kernel(config.plugins),
+            kernel=kernel,
             side="client",
             codecs=section.codecs,
             compression=section.compression,

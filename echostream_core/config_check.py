@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -12,6 +13,7 @@ from echostream_core.config_schema import ClientConfig, ServerConfig, limit_prob
 from echostream_core.errors import ConfigError, EchoStreamError
 from echostream_core.options import option_problems, struct_in, suggestion
 from echostream_core.plugin_reports import ConfigDiff
+from echostream_core.resolver import package_hint
 from echostream_core.tls_options import TlsOptions
 from echostream_core.transport import TransportSpec
 from echostream_core.types import Url
@@ -20,8 +22,10 @@ if TYPE_CHECKING:
     from echostream_core.config import Config
     from echostream_core.kernel import Kernel
 
-__all__ = ["check", "transport_options"]
+__all__ = ["check", "check_spelling", "transport_options"]
 
+KINDS: Final = ("transport", "codec", "discovery", "middleware")
+"""What has sections of its own for its options."""
 Endpoint = ServerConfig | ClientConfig
 Keys = dict[tuple[str, ...], tuple[str, ...]]
 """Path of a merged option → the full key under which it was written."""
@@ -49,6 +53,20 @@ def transport_options(config: Config, kernel: Kernel, scheme: str, endpoint: End
     return options
 
 
+def check_spelling(config: Config, kernel: Kernel) -> None:
+    """ConfigError for the section of a plugin whose name is a misspelt one of what is installed: it would count for
+    nothing, and ``[discovery.mdsn]`` is meant to keep a server off the network.
+
+    What is merely not installed may be somebody else's who shares the file: only ``check`` objects to that.
+    """
+    for kind in KINDS:
+        known = kernel.known(kind)
+        for name in getattr(config, kind):
+            if name not in known and package_hint(kind, name) is None and get_close_matches(name, known, 1):
+                text = f"no plugin provides the {kind} {name!r}{suggestion(name, known)}"
+                raise ConfigError(_sourced(config, (kind, name), text), key=dotted((kind, name)))
+
+
 def check(config: Config, kernel: Kernel) -> list[str]:
     """Every problem, one sentence each, none twice."""
     problems: list[str] = []
@@ -56,7 +74,7 @@ def check(config: Config, kernel: Kernel) -> list[str]:
     endpoints: list[Endpoint] = [*config.servers.values(), *config.clients.values()]
     for endpoint in endpoints:
         problems += _check_endpoint(config, kernel, endpoint, used)
-    for kind in ("transport", "codec", "discovery", "middleware"):
+    for kind in KINDS:
         for name in getattr(config, kind):
             if (kind, name) not in used:
                 problems += _check_section(config, kernel, kind, name)

@@ -20,6 +20,7 @@ from echostream_core.builtin.health import Health
 from echostream_core.builtin.reflection import Reflection
 from echostream_core.complaints import ComplaintLog
 from echostream_core.config import Config, load_config
+from echostream_core.config_check import check_spelling
 from echostream_core.discovery import Advertise, Endpoint
 from echostream_core.engine.endpoint import EndpointSettings, Target, make_limits
 from echostream_core.engine.leftovers import Leftovers
@@ -394,6 +395,7 @@ def ask_plugins(config: Config, kernel: Kernel) -> None:
     """Let the plugins object to ``config``, then tell them that the kernel is ready. ConfigError with every
     objection.
     """
+    check_spelling(config, kernel)
     problems = kernel.validate(ConfigDiff(old=None, new=config))
     if problems:
         raise ConfigError("; ".join(problems))

@@ -28,6 +28,7 @@ from echostream_core import (
     stream_handler,
 )
 from echostream_core.builtin.memory import MemoryTransport
+from echostream_core.config import load_config
 from echostream_core.transport import Connection
 from tests.support.handlers import BASIC, Watched, echo
 from tests.support.pairs import connected, memory_url
@@ -309,3 +310,11 @@ async def test_a_method_that_is_missing_is_the_servers_word() -> None:
     async with connected(echo) as pair:
         with pytest.raises(RemoteError, match="did you mean 'echo'"):
             await pair.client.request("ech")
+
+
+def test_a_misspelt_section_is_told_before_anything_is_dialled_or_listened_at() -> None:
+    overrides = ["client.c.url=memory://x", "server.s.listen=memory://x", "transport.memry.window_bytes=1"]
+    with pytest.raises(ConfigError, match=r"transport\.memry: .*did you mean 'memory'"):
+        RpcClient.from_loaded(load_config(environ={}, overrides=overrides))
+    with pytest.raises(ConfigError, match=r"transport\.memry: .*did you mean 'memory'"):
+        RpcServer.from_config(overrides=overrides)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from echostream_core.capabilities import Capabilities
 from echostream_core.codec import CodecSpec
 from echostream_core.components import ComponentSpec
 from echostream_core.config import Config, load_config
+from echostream_core.config_check import check_spelling
 from echostream_core.discovery import DiscoverySpec
 from echostream_core.errors import ConfigError, PluginNotFound
 from echostream_core.hookspecs import hookimpl
@@ -214,6 +216,26 @@ def test_settings_of_the_endpoint_lie_over_those_of_the_transport(kernel: Kernel
     assert made == WireOptions(window_bytes=2, datagrams=False, tls=tls)
     plain = config.transport_options(kernel, "wire")
     assert plain == WireOptions(window_bytes=1, datagrams=False, tls=TlsOptions(certificate="a.pem"))
+
+
+@pytest.mark.parametrize(
+    ("section", "problem"),
+    [
+        ("transport.wirre.window_bytes=1", "no plugin provides the transport 'wirre'; did you mean 'wire'?"),
+        ("discovery.dirctory.level=1", None),
+        ("transport.elsewhere.window_bytes=1", None),
+        ("transport.wire.window_bytes=1", None),
+        ("transport.wss.window_bytes=1", None),
+    ],
+)
+def test_a_misspelt_section_of_a_plugin_is_no_comment(kernel: Kernel, section: str, problem: str | None) -> None:
+    config = load_config(environ={}, overrides=[section])
+    if problem is None:
+        check_spelling(config, kernel)
+        return
+    with pytest.raises(ConfigError, match=re.escape(problem)) as caught:
+        check_spelling(config, kernel)
+    assert caught.value.key == "transport.wirre"
 
 
 def test_tls_for_an_endpoint_that_does_not_encrypt_is_a_problem(kernel: Kernel) -> None:
