@@ -209,7 +209,9 @@ class MuxedConnection(Connection):
         self._ended = True
         self.mux.shut()
         if error is None or isinstance(error, EndOfStream):
-            what = "before its first eight bytes" if self._first is not None else "without a closing frame"
+            what = "without a closing frame"
+            if self._first is not None:
+                what = "before its first eight bytes: is it EchoStream, and does its URL begin as this one?"
             lost = ConnectionLost(f"{self.peer_address}: the connection ended {what}")
             lost.__cause__ = error
             error = lost

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import time
 
 import pytest
 
-from echostream_core.errors import ConnectionLost, EndOfStream, RemoteProtocolError
-from echostream_quic._errors import Ending, connect_failed, connection_ended, handshake_failure, printable
+from echostream_core.errors import ConnectFailed, ConnectionLost, EndOfStream, RemoteProtocolError
+from echostream_quic._errors import Ending, cannot_bind, connect_failed, connection_ended, handshake_failure, printable
 from echostream_quic.clock import clock_of
 
 URL = "quic://orders:4433"
@@ -31,7 +33,16 @@ def tls(alert: int, reason: str = "", *, by_peer: bool = False) -> Ending:
             tls(42, "hostname 'a' doesn't match 'b'"),
             "is for another name: hostname 'a' doesn't match 'b'. Dial",
         ),
+        (
+            tls(
+                42,
+                "hostname '127.0.0.2' doesn't match either of "
+                "DNSPattern(pattern=b'*.localhost'), IPAddressPattern(pattern=IPv4Address('127.0.0.1'))",
+            ),
+            "hostname '127.0.0.2' doesn't match either of '*.localhost', '127.0.0.1'. Dial",
+        ),
         (tls(42, "Certificate does not contain any `subjectAltName`s."), "is for another name: "),
+        (tls(42, "the development certificate is sha256:00"), "does not show this user's development certificate: "),
         (tls(42, "pinned is sha256:00"), "is not the pinned one: pinned is sha256:00. Correct tls.pin"),
         (tls(42, "self-signed certificate"), "is not trusted: self-signed certificate. Name its authority with tls.ca"),
         (tls(51), "the handshake with quic://orders:4433 failed with TLS alert 51 (decrypt_error)"),
@@ -102,3 +113,17 @@ async def test_packets_are_timed_by_the_finest_clock_that_agrees_with_the_loops(
     virtual = VirtualLoop()
     assert clock_of(virtual)() == 5.0
     virtual.close()
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (errno.EADDRINUSE, r"the address is in use; stop the program that has it \(ss -lunp 'sport = 4433' shows it\)"),
+        (errno.EACCES, "this user may not open port 4433; ports from 1024 on need no privileges"),
+        (errno.EADDRNOTAVAIL, "[Cc]annot assign requested address"),
+    ],
+)
+def test_a_port_that_cannot_be_had_comes_with_what_to_do(code: int, said: str) -> None:
+    url = "wt://127.0.0.1:4433/session"
+    with pytest.raises(ConnectFailed, match=f"^cannot listen on {url}: {said}"):
+        raise cannot_bind(url, OSError(code, os.strerror(code)))

@@ -148,6 +148,14 @@ async def test_an_address_is_verified_against_addresses_not_names(authority: Aut
             await dial(listener.addresses[0], tls={"ca": authority.path})
 
 
+async def test_with_dev_another_certificate_is_told_without_a_pin_that_nobody_set(authority: Authority) -> None:
+    async with AsyncExitStack() as stack:
+        listener = await listen(stack, tls=authority.issue("127.0.0.1"))
+        said = r"does not show this user's development certificate: .* is sha256:\w{64}, shown was sha256:\w{64}"
+        with pytest.raises(ConnectFailed, match=said):
+            await dial(listener.addresses[0], tls={"dev": True})
+
+
 @pytest.mark.parametrize("ours", ["listener", "dialer"])
 async def test_a_peer_with_another_protocol_is_told_apart(
     ours: str, authority: Authority, log: LogLines, monkeypatch: pytest.MonkeyPatch

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -10,6 +12,7 @@ from echostream_core.wire.closing import closed_by_peer
 
 __all__ = [
     "ALPN",
+    "DEVELOPMENT",
     "Ending",
     "cannot_bind",
     "cannot_find",
@@ -26,6 +29,8 @@ ALPN: Final = "echostream/1"
 CRYPTO_ERROR: Final = 0x100
 BAD_CERTIFICATE: Final = 42
 CERTIFICATE_EXPIRED: Final = 45
+DEVELOPMENT: Final = "the development certificate"
+"""How the reason of a refusal begins when ``tls.dev`` has pinned another certificate."""
 NO_APPLICATION_PROTOCOL: Final = 120
 _ALERTS: Final = {
     40: "handshake_failure",
@@ -123,6 +128,14 @@ def nobody_answers(url: str) -> str:
 def cannot_bind(url: str, error: OSError) -> ConnectFailed:
     """A listener's address could not be bound."""
     reason = error.strerror or str(error)
+    port = url.rpartition(":")[2].partition("/")[0]
+    if error.errno == errno.EADDRINUSE:
+        reason = (
+            f"the address is in use; stop the program that has it (ss -lunp 'sport = {port}' shows it), "
+            "or choose another port, 0 for any free one"
+        )
+    elif error.errno in (errno.EACCES, errno.EPERM):
+        reason = f"this user may not open port {port}; ports from 1024 on need no privileges"
     return ConnectFailed(f"cannot listen on {url}: {reason}")
 
 
@@ -130,6 +143,11 @@ def cannot_find(host: str, url: str, error: OSError | ValueError) -> ConnectFail
     """A name has no address; a ValueError says that it cannot be one."""
     reason = getattr(error, "strerror", None) or error
     return ConnectFailed(f"cannot find {host!r} of {url}: {reason}")
+
+
+def _names_in(text: str) -> str:
+    """What the library tells of a certificate's names, without the names of its own classes."""
+    return re.sub(r"\w+Pattern\(pattern=(?:b|IPv[46]Address\()?('[^']*')\)*", r"\1", text)
 
 
 def connect_failed(url: str, ending: Ending, *, patience_s: float, alpn: str = ALPN) -> ConnectFailed:
@@ -148,8 +166,14 @@ def connect_failed(url: str, ending: Ending, *, patience_s: float, alpn: str = A
         return ConnectFailed(f"the certificate of {url} is not valid now: {text}. Renew it at the server")
     if alert == BAD_CERTIFICATE and ("doesn't match" in reason or "subjectAltName" in reason):
         return ConnectFailed(
-            f"the certificate of {url} is for another name: {text}. "
+            f"the certificate of {url} is for another name: {_names_in(text)}. "
             "Dial the name it was made for, or set tls.server_name to it"
+        )
+    if alert == BAD_CERTIFICATE and reason.startswith(DEVELOPMENT):
+        return ConnectFailed(
+            f"{url} does not show this user's development certificate: {text}. tls.dev works between processes of one "
+            "user on one machine; restart the server if it began before the certificate was renewed, or set tls.pin to "
+            "its certificate's hash"
         )
     if alert == BAD_CERTIFICATE and reason.startswith("pin"):
         return ConnectFailed(

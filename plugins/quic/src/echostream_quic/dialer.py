@@ -13,7 +13,7 @@ from aioquic.quic.configuration import QuicConfiguration
 from echostream_core.errors import ConnectFailed, EchoStreamError
 from echostream_core.types import Url
 from echostream_quic._aioquic import Engine
-from echostream_quic._errors import BAD_CERTIFICATE, CRYPTO_ERROR, cannot_find, nobody_answers
+from echostream_quic._errors import BAD_CERTIFICATE, CRYPTO_ERROR, DEVELOPMENT, cannot_find, nobody_answers
 from echostream_quic.clock import clock_of
 from echostream_quic.connection import QuicConnection
 from echostream_quic.dialect import Dialect
@@ -193,7 +193,8 @@ class _Attempt:
             if shown != self._pin:
                 connection.refuse(
                     CRYPTO_ERROR + BAD_CERTIFICATE,
-                    f"pinned is sha256:{self._pin.hex()}, shown was sha256:{shown.hex()}",
+                    f"{DEVELOPMENT if self._options.tls.dev else 'pinned'} is sha256:{self._pin.hex()}, "
+                    f"shown was sha256:{shown.hex()}",
                 )
                 return False
         return True

@@ -84,7 +84,7 @@ def handshake_refusal(error: ssl.SSLError, first_bytes: bytes, alpn: str = ALPN)
     if reason == "PEER_DID_NOT_RETURN_A_CERTIFICATE":
         return "shows no client certificate, and tls.client_ca demands one"
     if first_bytes[:1] not in (b"", b"\x16", b"\x15"):
-        return f"does not speak TLS{_what_instead(first_bytes)}"
+        return f"does not speak TLS{_what_instead(first_bytes, alpn)}"
     if reason in _VERSION_REASONS:
         return "speaks no version of TLS that we do (1.2 and 1.3)"
     return f"broke the TLS handshake: {_plain(error)}"
@@ -117,9 +117,10 @@ def sent_http(first_bytes: bytes) -> bool:
     return re.match(rb"[A-Z]{3,8} [/*a-z]", first_bytes) is not None
 
 
-def _what_instead(first_bytes: bytes) -> str:
+def _what_instead(first_bytes: bytes, alpn: str) -> str:
     if first_bytes.startswith(b"ESTREAM"):
-        return " but EchoStream without it: its URL must begin with tls://"
+        scheme = "with tls://" if alpn == ALPN else "as this address does"
+        return f" but EchoStream without it: its URL must begin {scheme}"
     if sent_http(first_bytes):
         return f" but sent an HTTP request, {printable(first_bytes)}"
     return f": it began with {printable(first_bytes)}" if first_bytes else ""

@@ -135,7 +135,8 @@ def _upgrade(request: Request, routes: Mapping[str, Route]) -> Decision:
         return refusal(
             HTTPStatus.FORBIDDEN,
             "This origin is not admitted (the listener's option origins).",
-            f"the origin {printable(origin)} is not among transport origins",
+            f"the origin {printable(origin)} is not "
+            + ("among origins" if options.origins else "of this very host; the option origins admits others"),
         )
     return Decision(route=route, upgraded=accept_upgrade(request))
 
