@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from echostream_core.errors import CloseCode, Disconnected
@@ -26,12 +27,18 @@ _logger = logging.getLogger("echostream.session")
 class Departure:
     """How one session ends in order."""
 
-    __slots__ = ("_flushing", "_idle", "_session", "final", "large_answers")
+    __slots__ = ("_flushing", "_idle", "_session", "announced", "as_asked", "final", "large_answers", "on_announced")
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self._idle: asyncio.Future[None] | None = None
         self._flushing = False
+        self.announced = False
+        """The peer has said that it goes away: it takes no new calls."""
+        self.on_announced: Callable[[Session], None] | None = None
+        """Called once, when it says so."""
+        self.as_asked = False
+        """We have closed the session because the peer goes away and nothing was left to do."""
         self.final = False
         """The peer has sent its final GOAWAY."""
         self.large_answers = False
@@ -66,17 +73,31 @@ class Departure:
                 _logger.warning("%s: %d events were not taken within the drain time", session.peer, sender.held)
         await session.close(CloseCode.GOING_AWAY, reason)
 
+    def on_goaway(self, reason: str, *, final: bool) -> None:
+        """The peer is going away; ``final``: it has said which calls it takes."""
+        if not self.announced:
+            self.announced = True
+            _logger.info("%s: the peer is going away: %s", self._session.peer, reason[:200])
+            if self.on_announced is not None:
+                self.on_announced(self._session)
+        if final:
+            self.final = True
+            self.close_if_done()
+
     def close_if_done(self) -> None:
         """The peer is going away: end the session once nothing of ours is open there, and nothing of it here, and the
         events of both have been read.
         """
         session = self._session
-        if not self.final or self._flushing or session.outgoing.pending or session.busy or not session.events.arrived:
+        if not self.final or self._flushing or session.disconnected:
+            return
+        if session.outgoing.pending or session.busy or not session.events.arrived:
             return
         if session.events.unacknowledged:
             self._flushing = True
             session.run_handler(self._flush())
         else:
+            self.as_asked = True
             session.close_now(CloseCode.OK, "going away, as asked")
 
     async def _flush(self) -> None:

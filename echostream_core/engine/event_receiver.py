@@ -99,10 +99,9 @@ class EventReceiver:
 
     def unregister(self, subscription: Subscription) -> None:
         """Deliver to it no more."""
-        if self._subscriptions.get(subscription.number) is subscription:
-            del self._subscriptions[subscription.number]
+        if self._subscriptions.pop(subscription.number_at(self), None) is not None:
             self._matching.clear()
-            subscription.detach()
+            subscription.detach(self)
             self._session.departure.close_if_done()
 
     def flow(self, number: int, *, paused: bool) -> None:
@@ -128,7 +127,7 @@ class EventReceiver:
         self._matching.clear()
         for subscription in subscriptions:
             if subscription.lasting and not (slow and subscription.overflow == "disconnect"):
-                subscription.detach()
+                subscription.detach(self)
             else:
                 subscription.end(error)
 

@@ -7,7 +7,7 @@ buy no extra concurrency.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from math import isnan
 from typing import TYPE_CHECKING, Any, Final
 
@@ -43,7 +43,7 @@ from echostream_core.wire.metadata import check_metadata, decode_error, encode_m
 if TYPE_CHECKING:
     from echostream_core.engine.session import Session
 
-__all__ = ["DEFAULT_TIMEOUT", "MetadataLike", "Outgoing", "timeout_ms"]
+__all__ = ["DEFAULT_TIMEOUT", "Action", "Again", "MetadataLike", "Outgoing", "timeout_ms"]
 
 MetadataLike = Mapping[str, str | bytes] | Sequence[tuple[str, str | bytes]]
 
@@ -57,6 +57,12 @@ class _Default:
 
 DEFAULT_TIMEOUT: Final = _Default()
 """Stands for the endpoint's ``default_timeout_s``."""
+
+Action = Callable[["Session", float | None], Awaitable[Any]]
+"""Something to do with a session, within so many seconds; None: without limit."""
+Again = Callable[["Session", Disconnected, Action, float | None], Awaitable[Any]]
+"""Does in another session what the peer of this one has not processed: the session, its error, what, and the seconds
+that are left for it."""
 
 _FOREVER: Final = float("inf")
 _Pending = tuple["asyncio.Future[Any]", float, OutgoingCall | None, str]
@@ -139,8 +145,10 @@ class Outgoing:
         metadata: MetadataLike | None = None,
         returns: Any = None,
         priority: Priority | None = None,
+        again: Again | None = None,
     ) -> Any:
-        """Call ``method`` and wait for its answer; see ``Session.request``.
+        """Call ``method`` and wait for its answer; see ``Session.request``. ``again`` takes over what the peer has not
+        processed because the session was at its end.
 
         Written in one piece: each coroutine or method less on this path is 3 % of a small call.
         """
@@ -154,38 +162,49 @@ class Outgoing:
                 deadline = bound
         if priority is not None:
             level = min(max(priority, Priority.URGENT), Priority.BULK)
-        if metadata or self._chained:
-            pairs = check_metadata(metadata) if metadata else []
-            value = await self._through_chain(method, payload, deadline, pairs, level)
-            return value if returns is None else convert(value, returns)
-        codecs = self._codecs
-        codec = codecs.out_id  # with the body: the peer's SETUP may change it while we wait for a slot
         try:
-            body = codecs.encode(payload)
-        except EncodeError:
-            body = codecs.encode_rich(codec, payload)
-        if len(body) > self.inline_max or self.slots.waiters or self.slots.used >= self.slots.limit:
-            if len(body) > self.inline_max:
-                await self.check_size(method, len(body), deadline)
-            await self.slots.wait(deadline)
-            now = self._time()
-        else:
-            self.slots.used += 1
-        try:
-            future = self._send(method, body, codec, deadline, now, b"", level)
-        except BaseException:
-            self.slots.release()
-            raise
-        try:
-            value = await future
-        except asyncio.CancelledError:
-            self._abandon(future)
-            raise
-        except RemoteError as error:
-            if not _codec_is_unknown(error):
+            if metadata or self._chained:
+                pairs = check_metadata(metadata) if metadata else []
+                value = await self._through_chain(method, payload, deadline, pairs, level)
+                return value if returns is None else convert(value, returns)
+            codecs = self._codecs
+            codec = codecs.out_id  # with the body: the peer's SETUP may change it while we wait for a slot
+            try:
+                body = codecs.encode(payload)
+            except EncodeError:
+                body = codecs.encode_rich(codec, payload)
+            if len(body) > self.inline_max or self.slots.waiters or self.slots.used >= self.slots.limit:
+                if len(body) > self.inline_max:
+                    await self.check_size(method, len(body), deadline)
+                await self.slots.wait(deadline)
+                now = self._time()
+            else:
+                self.slots.used += 1
+            try:
+                future = self._send(method, body, codec, deadline, now, b"", level)
+            except BaseException:
+                self.slots.release()
                 raise
-            value = await self._perform(method, payload, deadline, b"", level, False)
-        return value if returns is None else convert(value, returns)
+            try:
+                value = await future
+            except asyncio.CancelledError:
+                self._abandon(future)
+                raise
+            except RemoteError as error:
+                if not _codec_is_unknown(error):
+                    raise
+                value = await self._perform(method, payload, deadline, b"", level, False)
+            return value if returns is None else convert(value, returns)
+        except Disconnected as error:
+            if again is None or not error.not_processed:
+                raise
+            refused = error
+        left = None if deadline == _FOREVER else deadline - self._time()
+
+        def repeated(session: Session, left: float | None) -> Awaitable[Any]:
+            return session.outgoing.request(method, payload, left, metadata, returns, priority)
+
+        return await again(self._session, refused, repeated, left)
 
     async def _perform(
         self, method: str, payload: object, deadline: float, metadata: bytes, level: int, sealed: bool

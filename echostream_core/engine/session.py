@@ -453,17 +453,14 @@ class Session(DatagramVerbs):
         self.count_control()
         self._move(Move.GOAWAY_RECEIVED)
         self.outgoing.refuse()
-        if number is None:
-            _logger.info("%s: the peer is going away: %s", self.peer, reason[:200])
-        else:
+        if number is not None:
             self.outgoing.on_goaway(number)
             for opened, (stream, _) in list(self._streams.items()):
                 ours = opened & 1 == (0 if self.dialer else 1)
                 if ours and not_before(opened, number):
                     text = f"{stream.method}: the peer is shutting down and did not process it"
                     stream.refused(Disconnected(text, not_processed=True))
-            self.departure.final = True
-            self.departure.close_if_done()
+        self.departure.on_goaway(reason, final=number is not None)
 
     def on_flow(self, subscription: int, paused: bool) -> None:
         """The peer has no room for events of one of its subscriptions, or room again."""

@@ -192,6 +192,10 @@ class SessionEvents:
 
     # -- what we want
 
+    def has(self, subscription: Subscription) -> bool:
+        """Whether the peer's events go to ``subscription``, or will as soon as it has answered."""
+        return subscription.number_at(self._receiver) >= 0
+
     async def attach(self, subscription: Subscription) -> None:
         """Tell the peer of ``subscription`` and deliver its events; raises what the peer answers."""
         receiver = self.receiver
@@ -203,11 +207,12 @@ class SessionEvents:
             if not isinstance(error, (RemoteError, Disconnected)):  # it may have been done all the same
                 self._session.run_handler(self._forget(number))
             raise
+        subscription.confirmed(receiver)
 
     async def detach(self, subscription: Subscription) -> None:
         """Take no more of its events, and tell the peer if it still listens."""
         receiver = self._receiver
-        number = subscription.number
+        number = subscription.number_at(receiver)
         if receiver is None or number < 0:
             return
         receiver.unregister(subscription)

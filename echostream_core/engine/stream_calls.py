@@ -19,7 +19,7 @@ from echostream_core.engine.context import CURRENT, Context, inherited
 from echostream_core.engine.early import start_substream
 from echostream_core.engine.handlers import Route, check_method, closest_method
 from echostream_core.engine.incoming import answer_error
-from echostream_core.engine.outgoing import MetadataLike, timeout_ms
+from echostream_core.engine.outgoing import Action, MetadataLike, timeout_ms
 from echostream_core.engine.streams import Stream
 from echostream_core.errors import (
     CloseCode,
@@ -46,9 +46,9 @@ if TYPE_CHECKING:
 __all__ = ["IncomingStream", "ItemStream", "StreamOpening"]
 
 _FOREVER = float("inf")
-Sessions = Callable[[float | None], Awaitable["Session"]]
-"""The session to open a stream in, asked for when it is opened: a client may be without one for a while. The argument
-is the stream's timeout, which covers the waiting."""
+Sessions = Callable[[Action, float | None], Awaitable[Any]]
+"""Does something in the session that there is at that time, and in the next one if it came too late for that: a client
+may be without one for a while. The second argument is the stream's timeout, which covers the waiting."""
 _logger = logging.getLogger("echostream.handler")
 
 
@@ -104,10 +104,12 @@ async def open_stream(
 ) -> Stream:
     """Open a stream to the peer's ``method``."""
     if callable(session):
-        begin = asyncio.get_running_loop().time()
-        session = await session(timeout)
-        if timeout is not None:
-            timeout -= session.loop.time() - begin
+
+        def open_in(session: Session, left: float | None) -> Awaitable[Stream]:
+            return open_stream(session, method, payload, left, metadata, priority)
+
+        stream: Stream = await session(open_in, timeout)
+        return stream
     outgoing = session.outgoing
     deadline = _FOREVER if timeout is None else session.loop.time() + timeout
     bound, level = inherited(CURRENT.get())

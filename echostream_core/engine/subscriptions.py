@@ -82,17 +82,16 @@ class Subscription:
         "_paused",
         "_popped",
         "_queue",
-        "_receiver",
         "_returns",
         "_running",
         "_settled",
+        "_sources",
         "_waiter",
         "deliver",
         "dropped",
         "failures",
         "lasting",
         "max_queue",
-        "number",
         "overflow",
         "pattern",
     )
@@ -130,8 +129,6 @@ class Subscription:
         ``unsubscribed`` for those that waited for the callback when ``unsubscribe`` was called."""
         self.failures = 0
         """Events whose callback raised; each is logged."""
-        self.number = -1
-        """The subscription's number within the session; -1 while there is none."""
         self._matches = compile_pattern(pattern)
         self._key = key
         self._function = function
@@ -143,7 +140,7 @@ class Subscription:
         self._max_bytes = sys.maxsize  # until a session says
         self._paused = False
         self._late_bytes = 0  # came after we had asked for a pause
-        self._receiver: EventReceiver | None = None
+        self._sources: tuple[tuple[EventReceiver, int], ...] = ()
         self._error: EchoStreamError | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._running = 0
@@ -243,18 +240,42 @@ class Subscription:
             asked["key"] = self._key
         return asked
 
-    def attach(self, receiver: EventReceiver, number: int) -> None:
-        """Events come from ``receiver``'s session from now on."""
-        self._receiver = receiver
-        self.number = number
-        self._max_bytes = receiver.max_queue_bytes
-        self._paused = False
+    @property
+    def number(self) -> int:
+        """The subscription's number within the session, the newest one if there are two; -1 while there is none."""
+        return self._sources[-1][1] if self._sources else -1
 
-    def detach(self) -> None:
-        """Its session has ended; another one will follow."""
-        self._receiver = None
-        self.number = -1
-        self._paused = False
+    def number_at(self, receiver: EventReceiver | None) -> int:
+        """The subscription's number within the session of ``receiver``; -1 where it is not known."""
+        for source, number in self._sources:
+            if source is receiver:
+                return number
+        return -1
+
+    def attach(self, receiver: EventReceiver, number: int) -> None:
+        """Events come from ``receiver``'s session from now on, and from those before it until they end: a server that
+        goes away has some on their way.
+        """
+        self._flow(paused=False)  # the next one that is too much asks all of them for a pause
+        self._sources += ((receiver, number),)
+        self._max_bytes = receiver.max_queue_bytes
+
+    def confirmed(self, receiver: EventReceiver) -> None:
+        """``receiver``'s peer knows the subscription: now it also understands that it has to pause."""
+        if self._paused:
+            receiver.flow(self.number_at(receiver), paused=True)
+
+    def detach(self, receiver: EventReceiver) -> None:
+        """The session of ``receiver`` has ended; another one follows, or is here already."""
+        self._sources = tuple(source for source in self._sources if source[0] is not receiver)
+        self._paused = self._paused and bool(self._sources)
+
+    def _flow(self, *, paused: bool) -> None:
+        """Have those that send hold their events, or send them again."""
+        if self._paused != paused:
+            self._paused = paused
+            for receiver, number in self._sources:
+                receiver.flow(number, paused=paused)
 
     def call_at_end(self, callback: Callable[[Subscription], Awaitable[None]]) -> None:
         """``unsubscribe`` awaits ``callback``."""
@@ -371,9 +392,7 @@ class Subscription:
         self._popped += 1
         self._bytes -= event.size
         if self._paused and len(self._queue) <= self.max_queue // 2 and self._bytes <= self._max_bytes // 2:
-            self._paused = False
-            if self._receiver is not None:
-                self._receiver.flow(self.number, paused=False)
+            self._flow(paused=False)
         return event
 
     def _check_settled(self) -> None:
@@ -420,27 +439,24 @@ class Subscription:
         self.count(self.overflow)
         if self.overflow == "disconnect":
             text = f"{self.pattern}: more than max_queue = {self.max_queue} events waited, and the policy is disconnect"
-            receiver = self._receiver
             error = LimitExceeded(text, limit="max_queue", value=self.max_queue + 1, maximum=self.max_queue)
             self.end(error)
-            if receiver is not None:
-                receiver.disconnect(error)
+            event.session.events.receiver.disconnect(error)
         return False
 
     def _ask_for_a_pause(self, event: Event) -> None:
         """FLOW, once; what was on its way still comes, but a peer that goes on regardless breaks the rules."""
-        receiver = self._receiver
-        if receiver is None:
+        if not self._sources:
             return
         if not self._paused:
-            self._paused = True
             self._late_bytes = 0
-            receiver.flow(self.number, paused=True)
+            self._flow(paused=True)
         self._late_bytes += event.size + EVENT_HEAD.size
-        if self._late_bytes > receiver.max_late_bytes:
+        most = sum(receiver.max_late_bytes for receiver, _ in self._sources)
+        if self._late_bytes > most:
             raise RemoteProtocolError(
                 f"{self._late_bytes} bytes of events of a subscription that is paused, at most "
-                f"{receiver.max_late_bytes} can have been on their way: raise max_window_bytes for larger windows",
+                f"{most} can have been on their way: raise max_window_bytes for larger windows",
                 close_code=CloseCode.LIMIT,
             )
 

@@ -171,7 +171,7 @@ async def test_what_is_cancelled_anywhere_leaves_no_subscription_and_no_event(
             await until(lambda sender=sender: sender is None or not (sender.interests or sender.held))  # type: ignore[misc]  # bound in this turn
             assert sender is None or (sender.held_bytes, sender._full) == (0, set()), turns
             await until(lambda pair=pair: not pair.near.events.receiver._subscriptions)  # type: ignore[misc]  # bound in this turn
-            assert pair.client._subscriptions == [], turns
+            assert pair.client._sessions.subscriptions == [], turns
             await pair.at_rest()
             await pair.client.flush()
             assert heard == sorted(heard), turns

@@ -5,14 +5,26 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from echostream_core import CloseCode, ConnectFailed, Disconnected, RpcClient, RpcError, Stream, handler, stream_handler
+from echostream_core import (
+    CloseCode,
+    ConnectFailed,
+    Disconnected,
+    Reconnect,
+    RpcClient,
+    RpcError,
+    RpcServer,
+    Stream,
+    handler,
+    stream_handler,
+)
 from tests.support.handlers import BASIC, Watched
 from tests.support.pairs import Pair, connected
-from tests.support.transports import Endpoint
+from tests.support.transports import Endpoint, endpoint
 from tests.support.waiting import until
 
 LOOPS = ("asyncio", "uvloop")
@@ -122,6 +134,55 @@ async def test_large_answers_and_streams_are_complete_before_the_connection_clos
         assert [len(answer) for answer in await asyncio.gather(*calls)] == [3_000_000] * 5
         async with asyncio.timeout(15):  # at 20 s a keep-alive would hide that nobody said that all is over
             await closing
+
+
+async def test_a_client_goes_over_to_the_next_server_and_no_call_fails(transport: Endpoint, tmp_path: Path) -> None:
+    """As when a new version is rolled out: calls all the time, one that runs for long, and a stream."""
+    watched = Watched()
+    handled: list[int] = []
+
+    @handler("note")
+    async def note(number: int) -> int:
+        handled.append(number)
+        return number
+
+    following = endpoint(transport.scheme, tmp_path / "next")
+    (tmp_path / "next").mkdir()
+    stopping = False
+
+    async def caller(client: RpcClient, first: int) -> int:
+        made = 0
+        while not stopping or made < 10:
+            number = first + 100 * made
+            assert await client.request("note", number) == number
+            made += 1
+        return made
+
+    async with (
+        RpcServer(transport.url, note, watched, *BASIC, **transport.options) as old,
+        RpcServer(following.url, note, *BASIC, **following.options) as new,
+        RpcClient.connect(
+            [*old.addresses, *new.addresses], reconnect=Reconnect(initial_delay=0.01), **transport.options
+        ) as client,
+    ):
+        running = asyncio.ensure_future(client.request("watched.wait"))
+        callers = [asyncio.ensure_future(caller(client, first)) for first in range(20)]
+        async with client.open_stream("echo_stream") as stream:
+            await watched.reached(begun=1)
+            closing = asyncio.ensure_future(old.close(drain=30))
+            await until(lambda: new.sessions)
+            await until(lambda: client.reconnects == 1)
+            stopping = True
+            made = await asyncio.gather(*callers)
+            assert sorted(handled) == sorted(
+                first + 100 * number for first, count in enumerate(made) for number in range(count)
+            )
+            await stream.send("still there")
+            assert await stream.recv() == "still there"
+        watched.go_on.set()
+        assert await running == "done"
+        await closing
+        assert await client.request("echo", 1) == 1
 
 
 async def test_a_call_that_does_not_finish_in_time_is_cut_off(

@@ -69,6 +69,7 @@ class EventLink:
         self.far = self._session()
         self.sender = EventSender(cast("Session", self.far))
         self.receiver = EventReceiver(cast("Session", self.near))
+        self.near.events = SimpleNamespace(receiver=self.receiver)
 
     def _session(self) -> Any:
         codecs = SessionCodecs((JsonCodec(),))

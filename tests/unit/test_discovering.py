@@ -36,7 +36,7 @@ from echostream_core.plugin_reports import PluginSettings
 from echostream_core.tls_options import TlsOptions
 from echostream_core.transport import TransportSpec
 from tests.support.finder import Directory, Medium
-from tests.support.handlers import echo
+from tests.support.handlers import Watched, echo
 from tests.support.pairs import memory_url
 from tests.support.waiting import other_tasks, settle, until
 
@@ -341,6 +341,26 @@ async def test_after_a_lost_session_it_looks_anew() -> None:
         assert await client.request("echo", 1) == 1
         assert client.peer == second.addresses[0]
         await client.close()
+
+
+async def test_when_its_server_drains_it_goes_over_to_another_one_that_is_announced() -> None:
+    medium = Medium()
+    watched = Watched()
+    keywords: dict[str, Any] = {"discovery": Directory(medium), "drain_timeout": 60}
+    old = RpcServer(memory_url(), echo, watched, advertise="calc", **keywords)
+    async with old, RpcClient.discover("calc", discovery=Directory(medium), timeout=60) as client:
+        running = asyncio.ensure_future(client.request("watched.wait"))
+        await watched.reached(begun=1)
+        async with RpcServer(memory_url(), echo, advertise="calc", **keywords) as new:
+            await until(lambda: new.announced)
+            closing = asyncio.ensure_future(old.close())
+            await until(lambda: client.session.departure.announced)
+            assert await client.request("echo", 1) == 1
+            assert client.peer == new.addresses[0]
+            assert not running.done()
+            watched.go_on.set()
+            assert await running == "done"
+            await closing
 
 
 async def test_new_clients_are_shared_by_weight() -> None:

@@ -58,6 +58,7 @@ FLOORS = {
     "__main__": FACES,
     "advertising": FACES,
     "client": FACES,
+    "client_sessions": FACES,
     "client_settings": FACES,
     "commands": FACES,
     "complaints": KERNEL,

@@ -670,7 +670,7 @@ async def test_an_ended_session_is_forgotten_at_once() -> None:
         ends = [weakref.ref(pair.near), weakref.ref(pair.far)]
         await pair.client.close()
         await settle()
-        pair.client._session = pair.client._last = None
+        pair.client._sessions.current = pair.client._sessions._last = None
         gc.collect()
         assert [end() for end in ends] == [None, None]
 

@@ -216,7 +216,7 @@ async def test_ten_thousand_subscriptions_one_after_the_other_leave_nothing() ->
         assert sender is not None
         assert (sender.interests, sender.held, sender._full) == ({}, 0, set())
         assert pair.near.events.receiver._subscriptions == {}
-        assert pair.client._subscriptions == []
+        assert pair.client._sessions.subscriptions == []
         await pair.at_rest()
         assert not pair.near._closing_tasks
 

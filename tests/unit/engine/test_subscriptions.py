@@ -26,7 +26,8 @@ class Feed:
         self.max_queue_bytes = max_bytes
         self.max_late_bytes = max_late
         self.tasks: list[asyncio.Task[Any]] = []
-        self.session: Any = SimpleNamespace(peer="test://peer", run_handler=self._run)
+        events = SimpleNamespace(receiver=self)
+        self.session: Any = SimpleNamespace(peer="test://peer", run_handler=self._run, events=events)
         subscription.attach(self, 7)  # type: ignore[arg-type]  # what a subscription needs of a receiver
 
     def _run(self, coroutine: Any) -> asyncio.Task[Any]:
