@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from echostream_core.compression import carries_credentials
 from echostream_core.engine.binding import convert
@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 __all__ = ["IncomingStream", "ItemStream", "StreamOpening"]
 
 _FOREVER = float("inf")
+_STATUS_PATIENCE_S: Final = 2.0
+"""How long a sender that was stopped waits for the final status that says why."""
 Sessions = Callable[[Action, float | None], Awaitable[Any]]
 """Does something in the session that there is at that time, and in the next one if it came too late for that: a client
 may be without one for a while. The second argument is the stream's timeout, which covers the waiting."""
@@ -186,6 +188,23 @@ class _OpenedStream(Stream):
     """The opener's end: it is over with the final status, or when the peer's direction ends without one."""
 
     __slots__ = ()
+
+    async def _reason(self, stopped: StreamReset) -> Exception:
+        """The handler's error where it has one. A stop overtakes the final status, so that is waited for, unless it may
+        stand behind items that nobody reads.
+        """
+        if not self._inbox:
+            try:
+                async with asyncio.timeout(_STATUS_PATIENCE_S):
+                    while self._error is None and not self._finished:
+                        await self._gate.wait()
+            except TimeoutError:
+                pass  # a peer that has only stopped to read
+        return self._error if isinstance(self._error, RpcError) else stopped
+
+    def finish(self, error: Exception | None) -> None:
+        super().finish(error)
+        self._gate.open_all()
 
     def on_end(self) -> None:
         if not self._finished:

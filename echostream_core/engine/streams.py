@@ -130,23 +130,30 @@ class Stream:
     async def send(self, item: object) -> None:
         """Send one item; waits until there is credit, which is until the peer's reader has taken earlier ones.
 
-        ``bytes``, ``bytearray`` and ``memoryview`` travel as they are, anything else through the codec. Raises
-        StreamReset when the peer no longer reads, ResourceClosed after ``end`` or ``reset``, LimitExceeded for an
-        item over
-        ``max_message_bytes``.
+        ``bytes``, ``bytearray`` and ``memoryview`` travel as they are, anything else through the codec. Raises what the
+        peer's handler has raised, StreamReset when the peer no longer reads for another reason, ResourceClosed after
+        ``end`` or ``reset``, LimitExceeded for an item over ``max_message_bytes``.
         """
-        self._check_writable()
-        while not self._writable:
-            await self._gate.wait()
+        try:
             self._check_writable()
-        self._write(item)
-        if self._burst >= _MAX_BURST_BYTES and self._writable:
-            self._burst = 0
-            await asyncio.sleep(0)
-        while not self._writable:
-            self._burst = 0
-            await self._gate.wait()
-            self._check_writable()
+            while not self._writable:
+                await self._gate.wait()
+                self._check_writable()
+            self._write(item)
+            if self._burst >= _MAX_BURST_BYTES and self._writable:
+                self._burst = 0
+                await asyncio.sleep(0)
+            while not self._writable:
+                self._burst = 0
+                await self._gate.wait()
+                self._check_writable()
+        except StreamReset as stopped:
+            reason = await self._reason(stopped)
+            raise reason from None
+
+    async def _reason(self, stopped: StreamReset) -> Exception:
+        """Why the peer no longer reads."""
+        return stopped
 
     def send_nowait(self, item: object) -> bool:
         """Send one item if that needs no waiting; False (and nothing sent) if it would."""

@@ -143,6 +143,23 @@ async def test_resets_both_ways(transport: Endpoint) -> None:
         await pair.at_rest()
 
 
+async def test_who_sends_is_told_what_the_handler_has_raised(transport: Endpoint) -> None:
+    @stream_handler("full")
+    async def full(stream: Stream) -> None:
+        for _ in range(3):
+            await stream.recv()
+        raise RpcError(StatusCode.RESOURCE_EXHAUSTED, "the disk is full")
+
+    async with linked(transport, full) as pair:
+        for _ in range(5):
+            with pytest.raises(RemoteError, match="the disk is full") as caught:
+                async with pair.client.open_stream("full") as stream:
+                    while True:
+                        await stream.send(bytes(20_000))
+            assert caught.value.code == StatusCode.RESOURCE_EXHAUSTED
+        await pair.at_rest()
+
+
 async def test_a_handlers_exception_comes_after_its_items(transport: Endpoint) -> None:
     @stream_handler("fails")
     async def fails(stream: Stream) -> None:

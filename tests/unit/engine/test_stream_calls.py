@@ -9,9 +9,11 @@ from collections.abc import AsyncIterator
 import pytest
 
 from echostream_core import (
+    CloseCode,
     DeadlineExceeded,
     Disconnected,
     LimitExceeded,
+    Limits,
     RemoteError,
     RpcError,
     StatusCode,
@@ -22,6 +24,7 @@ from echostream_core import (
 )
 from echostream_core.wire.frames import ERROR, SubstreamKind, encode_substream_head
 from echostream_core.wire.message import encode_call_head, encode_data_head, encode_response_head
+from echostream_core.wire.metadata import encode_error
 from tests.support.handlers import Watched, collect, count_up, echo
 from tests.support.pairs import connected, leftovers
 from tests.support.raw_peer import RawSubstream, client_by_hand, dialled, raw_setup
@@ -296,6 +299,67 @@ async def test_an_end_without_a_final_status_is_no_success() -> None:
         stream.reset()
         await settle()
         assert leftovers(client.session) == {}
+
+
+@pytest.mark.parametrize("first", ["stop", "status"])
+async def test_who_sends_is_told_the_handlers_error(first: str) -> None:
+    async with client_by_hand() as (client, peer):
+        peer.control.send(raw_setup())
+        stream = await client.open_stream("x")
+        await until(lambda: len(peer.accepted) == 2)
+        raw = RawStream(peer.accepted[1], 0)
+        body = encode_error(RpcError(StatusCode.PERMISSION_DENIED, "no"), [], Limits())
+        if first == "status":
+            raw.raw.send(raw.final(body, flags=1), end=True)
+        raw.raw.substream.stop(CloseCode.CANCELLED)
+        await settle()
+        sending = asyncio.ensure_future(stream.send(b"x"))
+        await settle()
+        if first == "stop":
+            assert not sending.done()
+            raw.raw.send(raw.final(body, flags=1), end=True)
+        for again in (sending, stream.send(b"x"), stream.recv()):
+            with pytest.raises(RemoteError, match="no") as caught:
+                await again
+            assert caught.value.code == StatusCode.PERMISSION_DENIED
+        assert leftovers(client.session) == {}
+
+
+async def test_who_sends_to_a_peer_that_only_stops_to_read_is_told_that_after_a_while() -> None:
+    async with client_by_hand() as (client, peer):
+        peer.control.send(raw_setup())
+        stream = await client.open_stream("x")
+        await until(lambda: len(peer.accepted) == 2)
+        raw = RawStream(peer.accepted[1], 0)
+        raw.raw.substream.stop(77)
+        await settle()
+        for unread in (False, True):
+            if unread:  # what says why may stand behind it, and wait for credit
+                raw.raw.send(raw.item())
+                await settle()
+            begin = client.session.loop.time()
+            with pytest.raises(StreamReset) as caught:
+                await stream.send(b"x")
+            assert caught.value.code == 77
+            assert client.session.loop.time() - begin == pytest.approx(0 if unread else 2)
+        assert await stream.recv() == b"item"
+        stream.reset()
+        await settle()
+        assert leftovers(client.session) == {}
+
+
+async def test_a_sender_that_waits_for_the_reason_is_told_when_the_session_ends() -> None:
+    async with client_by_hand() as (client, peer):
+        peer.control.send(raw_setup())
+        stream = await client.open_stream("x")
+        await until(lambda: len(peer.accepted) == 2)
+        peer.accepted[1].substream.stop(77)
+        await settle()
+        sending = asyncio.ensure_future(stream.send(b"x"))
+        await settle()
+        peer.connection.abort()
+        with pytest.raises(Disconnected):
+            await sending
 
 
 async def test_a_reset_frees_the_slot_without_the_users_doing() -> None:

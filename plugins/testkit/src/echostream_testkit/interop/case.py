@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
-from echostream_core import Kernel, RpcClient, RpcError, StatusCode, Stream, StreamReset
+from echostream_core import Kernel, RpcClient, RpcError, StatusCode
 from echostream_testkit.interop.contract import Settings
 from echostream_testkit.interop.listener import tls_of
 
-__all__ = ["CASES", "Case", "CaseFailed", "Dial", "case", "check", "expect", "is_missing", "send", "shown"]
+__all__ = ["CASES", "Case", "CaseFailed", "Dial", "case", "check", "expect", "is_missing", "shown"]
 
 _POLL_S: Final = 0.02
 _SHOWN: Final = 120
@@ -100,15 +100,6 @@ async def expect(answer: Awaitable[Any], code: StatusCode, what: str) -> RpcErro
             raise CaseFailed(f"{what}: expected {code.name}, got {error}") from error
         return error
     raise CaseFailed(f"{what}: expected {code.name}, got the answer {shown(value)}")
-
-
-async def send(stream: Stream, item: object) -> None:
-    """Send one item. When the listener has given the stream up, raise the status with which it did."""
-    try:
-        await stream.send(item)
-    except StreamReset:
-        await stream.recv()
-        raise
 
 
 def is_missing(error: RpcError) -> bool:

@@ -6,7 +6,7 @@ import asyncio
 from hashlib import sha256
 
 from echostream_core import RpcClient, StatusCode, Stream
-from echostream_testkit.interop.case import Dial, case, check, expect, send
+from echostream_testkit.interop.case import Dial, case, check, expect
 from echostream_testkit.interop.contract import pattern
 
 MIB = 1_048_576
@@ -66,7 +66,7 @@ async def client_stream(dial: Dial) -> None:
     numbers = [dial.random.randint(-1000, 1000) for _ in range(1000)]
     async with dial.connect() as client, client.open_stream("interop.total") as stream:
         for number in numbers:
-            await send(stream, number)
+            await stream.send(number)
         await stream.end()
         check(await stream.recv(), sum(numbers), "the total")
 
@@ -77,10 +77,10 @@ async def bidirectional_stream(dial: Dial) -> None:
     async with dial.connect() as client, client.open_stream("interop.chat") as stream:
         for number in range(200):
             item = {"number": number, "text": "x" * dial.random.randrange(2000)}
-            await send(stream, item)
+            await stream.send(item)
             check(await stream.recv(), item, "the item that comes back")
         for number in range(50):
-            await send(stream, number)
+            await stream.send(number)
         await stream.end()
         check([item async for item in stream], list(range(50)), "what was on its way when we ended")
 
@@ -98,7 +98,7 @@ async def _upload(dial: Dial, client: RpcClient) -> None:
         at = 0
         while at < len(data):
             size = dial.random.choice((1, 100, 4_096, 65_536, 100_000))
-            await send(stream, data[at : at + size])
+            await stream.send(data[at : at + size])
             at += size
         await stream.end()
         expected = {"bytes": len(data), "sha256": sha256(data).hexdigest()}
@@ -158,7 +158,7 @@ async def upload_given_up(dial: Dial) -> None:
     tag = dial.tag()
     async with dial.connect() as client:
         stream: Stream = await client.open_stream("interop.upload", tag)
-        await send(stream, bytes(100_000))
+        await stream.send(bytes(100_000))
         await dial.tally(client, tag, started=1)
         stream.reset()
         await dial.tally(client, tag, cancelled=1, finished=0)
