@@ -124,14 +124,15 @@ async def drain(dial: Dial) -> None:
     async with dial.connect() as client, dial.connect() as other:
         running = asyncio.ensure_future(client.request("interop.slow", {"seconds": 600, "tag": tag}))
         await dial.tally(client, tag, started=1)
+        session = client.session  # the client itself would make its calls in the next one
         await client.request("interop.drain")
         while True:  # until the first GOAWAY is here, calls are still accepted
             try:
-                await client.request("interop.echo", "late")
+                await session.request("interop.echo", "late")
             except Disconnected as refused:
                 check(refused.not_processed, True, "not_processed of a call after GOAWAY")
                 break
         await other.request("interop.release", tag)
         check(await running, tag, "the call that ran when the drain began")
-        await client.session.closed
+        await session.closed
         check(await other.request("interop.echo", "still here"), "still here", "another session")
