@@ -247,10 +247,7 @@ class ItemStream(AsyncIterator[Any]):
         if self._over:
             raise StopAsyncIteration
         try:
-            if self._stream is None:
-                self._stream = await open_stream(*self._arguments)
-                await self._stream.end()
-            item = await self._stream.recv()
+            item = await (self._first() if self._stream is None else self._stream.recv())
         except EndOfStream:
             self._over = True
             raise StopAsyncIteration from None
@@ -258,6 +255,17 @@ class ItemStream(AsyncIterator[Any]):
             await self.aclose()
             raise
         return item if self._returns is None else convert(item, self._returns)
+
+    def _first(self) -> Awaitable[Any]:
+        """The first item: before it comes, a server that goes away may refuse the stream as not processed."""
+        session, timeout = self._arguments[0], self._arguments[3]
+        return session(self._open_in, timeout) if callable(session) else self._open_in(session, timeout)
+
+    async def _open_in(self, session: Session, left: float | None) -> Any:
+        _, method, payload, _, metadata, priority = self._arguments
+        self._stream = await open_stream(session, method, payload, left, metadata, priority)
+        await self._stream.end()
+        return await self._stream.recv()
 
     async def aclose(self) -> None:
         """Give the stream up. Idempotent."""

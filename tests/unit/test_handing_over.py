@@ -223,6 +223,41 @@ async def test_what_a_server_has_refused_is_done_by_the_next_one_and_what_it_has
         assert leftovers(client.session) == {}
 
 
+async def test_items_that_a_server_has_refused_come_from_the_next_one() -> None:
+    peers: list[RawPeer] = []
+
+    def accept(made: Connection | Pipe) -> None:
+        assert isinstance(made, Connection)
+        peers.append(RawPeer(made))
+
+    @handler("items")
+    async def items(upto: int) -> AsyncIterator[int]:
+        for number in range(upto):
+            yield number
+
+    url = memory_url()
+    by_hand = await MemoryTransport().listen(Url.parse(url), MemoryOptions(), accept)
+    async with (
+        RpcServer(memory_url(), items) as server,
+        RpcClient.connect([url, *server.addresses], reconnect=AT_ONCE) as client,
+    ):
+        await until(lambda: peers and peers[0].accepted)
+        (peer,) = peers
+        peer.control.send(raw_setup())
+        stream = client.stream("items", 3)
+        first = asyncio.ensure_future(anext(stream))
+        opened = await client.open_stream("items", 3)
+        await until(lambda: len(peer.accepted) == 3)
+        await by_hand.close()
+        peer.control.send(goaway(None), goaway(0))
+        assert [await first] + [item async for item in stream] == [0, 1, 2]
+        with pytest.raises(Disconnected) as caught:
+            await opened.recv()  # what was sent in it is the application's: it has to open another one
+        assert caught.value.not_processed
+        await until(peer.closed.done)
+        assert leftovers(client.session) == {}
+
+
 async def test_a_call_that_may_have_been_processed_is_not_repeated() -> None:
     async with nodes() as both, RpcClient.connect(both.urls, reconnect=AT_ONCE) as client:
         running = asyncio.ensure_future(client.request("watched.wait"))
