@@ -85,7 +85,7 @@ async def until(condition: Callable[[], bool]) -> None:
 @asynccontextmanager
 async def working(address: str, folder: Path) -> Any:
     """A client with one call that runs at the server."""
-    async with RpcClient.connect(address) as client:
+    async with RpcClient.connect(address, reconnect=False) as client:  # else it looks for another server meanwhile
         call = asyncio.ensure_future(client.request("desk.work", timeout=None))
         try:
             await until((folder / "started").exists)
