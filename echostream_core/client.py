@@ -349,7 +349,9 @@ class RpcClient:
         """Send an event to the server, if it listens; while the session is lost, to the next one. See
         ``Session.emit``.
         """
-        session = self._sessions.current or await self._sessions.wait(self._default_timeout)
+        session = self._sessions.current
+        if session is None or session.disconnected:
+            session = await self._sessions.wait(self._default_timeout)
         return await session.events.emit(topic, payload)
 
     async def flush(self, timeout: float | None = None) -> None:

@@ -20,6 +20,7 @@ from echostream_core.engine.pipeline import Pipeline
 from echostream_core.engine.session import Session
 from echostream_core.engine.subscriptions import Subscription
 from echostream_core.errors import (
+    CallError,
     CloseCode,
     ConfigError,
     ConnectFailed,
@@ -27,6 +28,8 @@ from echostream_core.errors import (
     Disconnected,
     EchoStreamError,
     EndOfStream,
+    RpcError,
+    StatusCode,
     TransportError,
 )
 from echostream_core.reconnect import Reconnect, is_permanent
@@ -54,6 +57,7 @@ class ClientSessions:
         """The newest session; None: there is none, perhaps not yet again."""
         self.leaving: list[Session] = []
         """Those before it whose server goes away, and that finish what runs in them."""
+        self._coming: Session | None = None  # dialled again, and has not spoken yet
         self.closed = False
         """The client was closed: nothing is dialled any more."""
         self.datagram_handlers: dict[int, DatagramHandler] = {}
@@ -85,9 +89,14 @@ class ClientSessions:
         except BaseException:  # SETUP cannot be encoded
             connection.abort()
             raise
+        if self._last is not None:
+            await self._until_it_speaks(session, url)
         if self.current is not None:
             self.leaving.append(self.current)
         self.current = self._last = session
+        if session.closed.done():  # for good, or it would not have come this far
+            self._on_closed(session, session.closed.result())
+            return
         if len(self.leaving) > MAX_LEAVING:
             oldest = self.leaving[0]
             _logger.warning("%s has not gone away, as have %d others: hanging up", oldest.peer, MAX_LEAVING)
@@ -98,6 +107,28 @@ class ClientSessions:
             if self.current is session:
                 self._step_back()
             raise
+
+    async def _until_it_speaks(self, session: Session, url: str) -> None:
+        """A proxy accepts connections also when nobody is behind it: until the server's SETUP is here, nothing is given
+        to ``session``, and the one before it keeps what it has. ConnectFailed when it ends before that.
+        """
+        self._coming = session
+        try:
+            await session.wait_for_peer(float("inf"))
+        except Disconnected:
+            pass  # as when it ends in this very turn
+        except BaseException:
+            session.abort()
+            self.leaving.append(session)  # who closes the client waits for its end
+            raise
+        finally:
+            self._coming = None
+        if session.disconnected:
+            await asyncio.wait({session.closed})
+            error: EchoStreamError | None = session.closed.result()
+            if not is_permanent(error):
+                text = str(error or "the session was closed")
+                raise ConnectFailed(text if url in text else f"{url}: {text}") from error
 
     async def _settle(self, session: Session, url: str) -> None:
         """Where datagrams are to be emulated, wait until the server has said whether it does, too."""
@@ -141,8 +172,9 @@ class ClientSessions:
 
     @property
     def all(self) -> list[Session]:
-        """Every session, the newest first; it may be at its end."""
-        return [*([] if self.current is None else [self.current]), *self.leaving]
+        """Every session, the newest first; it may be at its end, or not have begun yet."""
+        newest = [session for session in (self._coming, self.current) if session is not None]
+        return [*newest, *self.leaving]
 
     @property
     def _dialling(self) -> bool:
@@ -191,7 +223,11 @@ class ClientSessions:
         return await self.run(action, None if left is None else left - (session.loop.time() - begin))
 
     async def _gone_from(self, session: Session, error: Disconnected, left: float | None) -> None:
-        """Wait until it is known what follows ``session``, ``left`` seconds at most; ``error`` if nothing does."""
+        """Wait until it is known what follows ``session``, ``left`` seconds at most; ``error`` if nothing does, and if
+        the session goes on: then it was not the session that refused, but a middleware, and would do so again.
+        """
+        if not session.disconnected and not session.departure.announced:
+            raise error
         if session.disconnected and not session.closed.done():
             await asyncio.wait({session.closed}, timeout=left)
         if self.closed or (session is self.current and not self._dialling):
@@ -261,8 +297,6 @@ class ClientSessions:
             await asyncio.sleep(delay)
             try:
                 await self.dial()
-                # A proxy accepts connections also when nobody is behind it: that would look like success.
-                await self.session.wait_for_peer(float("inf"))
             except EchoStreamError as error:
                 self._problem = error
                 _logger.info("connecting again: %s", error)
@@ -296,15 +330,24 @@ class ClientSessions:
         if self.closed or (current is not None and current.closed.done()):  # for good, in this very turn
             self.end_subscriptions(self.session.closed_error())
         elif current is not None and not current.departure.announced:
-            await self._renew(current, subscription)  # another one than it was asked in, perhaps
+            try:
+                await self._renew(current, subscription)  # another one than it was asked in, perhaps
+            except BaseException:  # given up: the owner never gets it
+                self._drop(subscription)
+                raise
 
     async def unsubscribe(self, subscription: Subscription) -> None:
         """Subscribe to it no more, in any session."""
+        telling = self._drop(subscription)
+        for problem in await asyncio.gather(*(asyncio.shield(task) for task in telling)):
+            if problem is not None:
+                raise problem
+
+    def _drop(self, subscription: Subscription) -> list[asyncio.Task[RpcError | None]]:
         if subscription in self.subscriptions:
             self.subscriptions.remove(subscription)
-        for session in self.all:
-            if not session.disconnected:
-                await session.events.detach(subscription)
+        telling = [session.events.drop(subscription) for session in self.all]
+        return [task for task in telling if task is not None]
 
     async def _subscribe_again(self, session: Session) -> None:
         """All at once: a thousand subscriptions must not take a thousand round trips."""
@@ -315,13 +358,19 @@ class ClientSessions:
             return
         try:
             await session.events.attach(subscription)
-        except Disconnected:
-            return  # lost again: the next session will have it
+            return
         except EchoStreamError as error:
-            _logger.error("the subscription to %r could not be renewed: %s", subscription.pattern, error)
-            subscription.end(error)
-            if subscription in self.subscriptions:
-                self.subscriptions.remove(subscription)
+            if isinstance(error, Disconnected) and (session.disconnected or session.departure.announced):
+                return  # lost again: the next session will have it
+            problem = error
+        except Exception as error:  # a middleware that fails
+            problem = CallError(StatusCode.INTERNAL, f"{type(error).__name__}: {error}")
+            problem.__cause__ = error
+        _logger.error(
+            "the subscription to %r could not be renewed: %s", subscription.pattern, problem, exc_info=problem.__cause__
+        )
+        subscription.end(problem)
+        self._drop(subscription)
 
     def end_subscriptions(self, error: EchoStreamError) -> None:
         """No session follows that could go on with them."""
@@ -332,7 +381,14 @@ class ClientSessions:
     async def flush(self, timeout: float | None) -> None:
         """Wait until the servers have handled all events emitted so far; see ``Session.flush``."""
         earlier = [session for session in self.leaving if session.events.unacknowledged]
-        await asyncio.gather(*(session.flush(timeout) for session in (*earlier, self.session)))
+        await asyncio.gather(*(self._handled(session, timeout) for session in (*earlier, self.session)))
+
+    async def _handled(self, session: Session, timeout: float | None) -> None:
+        try:
+            await session.flush(timeout)
+        except Disconnected:
+            if not session.departure.as_asked:  # which it ends only when all of them were handled
+                raise
 
     # -- the end
 

@@ -99,9 +99,12 @@ class EventReceiver:
 
     def unregister(self, subscription: Subscription) -> None:
         """Deliver to it no more."""
-        if self._subscriptions.pop(subscription.number_at(self), None) is not None:
+        number = subscription.number_at(self)
+        if self._subscriptions.pop(number, None) is not None:
             self._matching.clear()
             subscription.detach(self)
+            if self._session.departure.announced:  # no call can end it there, and what is held would keep the peer
+                self.flow(number, paused=False)
             self._session.departure.close_if_done()
 
     def flow(self, number: int, *, paused: bool) -> None:

@@ -471,15 +471,30 @@ class Outgoing:
     async def _through_chain(
         self, method: str, payload: object, deadline: float, pairs: list[tuple[str, str | bytes]], level: int
     ) -> Any:
+        taken = 0  # tries that the peer may have processed
+
         async def innermost(call: Call) -> Reply:
+            nonlocal taken
             checked = check_metadata(call.metadata)  # again: middleware may have changed it
             encoded = encode_metadata(checked, self._session.pipeline.limits) if checked else b""
             sealed = carries_credentials(checked)
-            return Reply(await self._perform(call.method, call.payload, deadline, encoded, level, sealed))
+            taken += 1
+            try:
+                return Reply(await self._perform(call.method, call.payload, deadline, encoded, level, sealed))
+            except RpcError as error:
+                taken -= error.not_processed
+                raise
 
         if not self._chained:
             return (await innermost(Call(method=method, payload=payload, side="client", metadata=pairs))).value
 
         chain: Handler = compile_chain(self._session.pipeline.client_middleware, innermost)
         left = None if deadline == _FOREVER else deadline - self._loop.time()
-        return (await chain(Call(method=method, payload=payload, side="client", metadata=pairs, timeout=left))).value
+        first = Call(method=method, payload=payload, side="client", metadata=pairs, timeout=left)
+        try:
+            return (await chain(first)).value
+        except Disconnected as error:
+            if not taken or not error.not_processed:
+                raise
+            # Of something that a middleware has done behind it: that says nothing of this call, which was processed.
+            raise Disconnected(f"{method}: {error.message}", close_code=error.close_code) from error

@@ -211,15 +211,19 @@ class SessionEvents:
 
     async def detach(self, subscription: Subscription) -> None:
         """Take no more of its events, and tell the peer if it still listens."""
+        telling = self.drop(subscription)
+        if telling is not None and (problem := await asyncio.shield(telling)) is not None:
+            raise problem
+
+    def drop(self, subscription: Subscription) -> asyncio.Task[RpcError | None] | None:
+        """Take no more of its events. The task tells the peer, and what that has against it; None: it need not know."""
         receiver = self._receiver
         number = subscription.number_at(receiver)
         if receiver is None or number < 0:
-            return
+            return None
         receiver.unregister(subscription)
         # In a task of its own: the peer must hear of it also when nobody waits here any more.
-        problem = await asyncio.shield(self._session.run_handler(self._forget(number)))
-        if problem is not None:
-            raise problem
+        return self._session.run_handler(self._forget(number))
 
     async def _forget(self, number: int) -> RpcError | None:
         """Have the peer forget subscription ``number``; what it has against it."""

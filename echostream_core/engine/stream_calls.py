@@ -25,6 +25,7 @@ from echostream_core.errors import (
     CloseCode,
     DeadlineExceeded,
     DecodeError,
+    Disconnected,
     EndOfStream,
     RemoteError,
     RemoteProtocolError,
@@ -165,7 +166,15 @@ def _open(
             raise RemoteProtocolError(f"the final status on stream {number} names {answered}")
         if flags & COMPRESSED:
             raise RemoteProtocolError(f"the final status of stream {number} is compressed")
-        stream.finish(outgoing.read_error(method, codec, content) if flags & ERROR else None)
+        error: RpcError | None = outgoing.read_error(method, codec, content) if flags & ERROR else None
+        if (
+            error is not None
+            and error.not_processed
+            and error.code is StatusCode.UNAVAILABLE
+            and session.departure.announced
+        ):  # it has overtaken the GOAWAY that says so, which travels on another substream
+            error = Disconnected(f"{method}: {error.message}", not_processed=True)
+        stream.finish(error)
         stream.closed()
 
     legal = LEGAL[(SubstreamKind.STREAM, By.ACCEPTOR)]
@@ -263,7 +272,11 @@ class ItemStream(AsyncIterator[Any]):
 
     async def _open_in(self, session: Session, left: float | None) -> Any:
         _, method, payload, _, metadata, priority = self._arguments
-        self._stream = await open_stream(session, method, payload, left, metadata, priority)
+        stream = await open_stream(session, method, payload, left, metadata, priority)
+        if self._over:  # given up meanwhile, by another task
+            stream.reset(CloseCode.CANCELLED)
+            raise EndOfStream(f"{method}: the stream was given up")
+        self._stream = stream
         await self._stream.end()
         return await self._stream.recv()
 

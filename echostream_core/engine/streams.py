@@ -149,7 +149,7 @@ class Stream:
                 self._check_writable()
         except StreamReset as stopped:
             reason = await self._reason(stopped)
-            raise reason from None
+            raise reason from reason.__cause__  # not None: that would take it from who reads as well
 
     async def _reason(self, stopped: StreamReset) -> Exception:
         """Why the peer no longer reads."""

@@ -262,13 +262,15 @@ class Subscription:
 
     def confirmed(self, receiver: EventReceiver) -> None:
         """``receiver``'s peer knows the subscription: now it also understands that it has to pause."""
-        if self._paused:
-            receiver.flow(self.number_at(receiver), paused=True)
+        number = self.number_at(receiver)
+        if self._paused and number >= 0:  # else the session has ended in this very turn
+            receiver.flow(number, paused=True)
 
     def detach(self, receiver: EventReceiver) -> None:
         """The session of ``receiver`` has ended; another one follows, or is here already."""
         self._sources = tuple(source for source in self._sources if source[0] is not receiver)
         self._paused = self._paused and bool(self._sources)
+        self._late_bytes = 0  # what it has sent is not held against the others
 
     def _flow(self, *, paused: bool) -> None:
         """Have those that send hold their events, or send them again."""

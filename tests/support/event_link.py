@@ -81,7 +81,7 @@ class EventLink:
             pipeline=SimpleNamespace(limits=self.limits, listeners=()),
             outgoing=SimpleNamespace(peer_max_message=self.limits.max_message_bytes),
             connection=SimpleNamespace(open_substream=self._open, flush=lambda: None),
-            departure=SimpleNamespace(close_if_done=lambda: None),
+            departure=SimpleNamespace(announced=False, close_if_done=lambda: None),
             disconnected=False,
             send_control=self._control,
             count_control=self._count,

@@ -150,6 +150,18 @@ async def test_a_peer_that_does_not_heed_the_pause_breaks_the_rules() -> None:
     assert len(subscription._queue) <= 1_000 // 100 + 1
 
 
+async def test_what_came_late_of_a_session_that_has_ended_is_not_held_against_the_other_one() -> None:
+    subscription = Subscription("n", max_queue=1)
+    old, new = Feed(subscription, max_late=10_000), Feed(subscription, max_late=10_000)
+    old.give(*range(90), size=80)
+    new.give(*range(60), size=80)
+    assert (old.flows, new.flows) == ([True], [True])
+    subscription.detach(old)  # type: ignore[arg-type]
+    new.give(*range(40), size=80)
+    with pytest.raises(RemoteProtocolError, match="paused"):
+        new.give(*range(1_000), size=80)
+
+
 async def test_after_its_end_it_asks_for_nothing_more() -> None:
     subscription = Subscription("n", max_queue=1)
     feed = Feed(subscription)

@@ -20,6 +20,7 @@ from echostream_core import (
     ResourceBusy,
     RpcClient,
     RpcError,
+    Session,
     StatusCode,
     Subscription,
 )
@@ -32,6 +33,8 @@ __all__ = ["JoinedRoom", "Joining", "RoomsClient", "join"]
 _MAX_QUEUE: Final = 1_024
 _RETRY_S: Final = 1.0
 """Between two attempts to recover while the server says that it cannot right now."""
+_REJOIN_S: Final = 30.0
+"""How long a message waits until the next server knows of the member who publishes it."""
 _logger = logging.getLogger("echostream.rooms")
 
 
@@ -130,6 +133,9 @@ class JoinedRoom:
         self._syncing: asyncio.Task[None] | None = None
         self._again = False
         self._entered = False
+        self._joins = 0  # answers of rooms.join, and the session that the last one was for
+        self._home: Session | None = None
+        self._moved = asyncio.Event()
         self._forget: Callable[[], None] | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._error: EchoStreamError | None = None
@@ -172,10 +178,17 @@ class JoinedRoom:
         """Publish a message; its offset. ``echo`` false: it does not come back to this client. As ``request`` raises;
         a RemoteError says what the server refused, and after Disconnected it may have been published or not.
         """
-        answer = await self._client.request(
-            "rooms.publish", {"room": self.name, "payload": payload, "name": name, "echo": echo}
-        )
-        return int(answer["offset"])
+        asked = {"room": self.name, "payload": payload, "name": name, "echo": echo}
+        while True:
+            joins = self._joins
+            try:
+                answer = await self._client.request("rooms.publish", asked)
+            except RemoteError as error:
+                # Perhaps the next server was asked before it knew of this member: then nothing was published.
+                if error.code is not StatusCode.FAILED_PRECONDITION or not await self._is_back(joins):
+                    raise
+            else:
+                return int(answer["offset"])
 
     async def recv(self) -> RoomEvent:
         """The next message, presence or recovery. EndOfStream after ``leave``; what ended the room otherwise."""
@@ -280,6 +293,26 @@ class JoinedRoom:
         if self._error is None:
             self._error = error
         self._wake()
+        self._tell_moved()
+
+    def _tell_moved(self) -> None:
+        self._moved.set()
+        self._moved = asyncio.Event()
+
+    async def _is_back(self, joins: int) -> bool:
+        """Whether this client has joined more than ``joins`` times; waits for it where it is about to join again."""
+        try:
+            async with asyncio.timeout(_REJOIN_S):
+                while self._joins == joins and self._error is None and self._away:
+                    await self._moved.wait()
+        except TimeoutError:
+            return False
+        return self._joins != joins
+
+    @property
+    def _away(self) -> bool:
+        syncing = self._syncing is not None and not self._syncing.done()
+        return syncing or self._client.session is not self._home
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -332,6 +365,7 @@ class JoinedRoom:
                 if not self._again:
                     self._state.finish_sync()
                 self._wake_if_any()
+        self._tell_moved()
 
     async def _join(self) -> None:
         """Ask for the membership and all pages of what is missing."""
@@ -344,6 +378,9 @@ class JoinedRoom:
             asked["last"] = self._last
         answer = await self._client.request("rooms.join", asked)
         self._heartbeat_s = float(answer["heartbeat"])
+        self._joins += 1
+        self._home = self._client.session
+        self._tell_moved()
         while state.on_answer(answer):
             self._wake_if_any()
             answer = await self._client.request("rooms.history", {"room": self.name, "since": state.since})
