@@ -243,7 +243,7 @@ class RpcClient:
         return Connecting(cls(dialer, handlers, again))
 
     async def _dial(self) -> RpcClient:
-        await self._sessions.dial()
+        await self._sessions.begin()
         return self
 
     # -- the session, and the next one

@@ -75,8 +75,18 @@ class ClientSessions:
 
     # -- the first one, and how each begins
 
-    async def dial(self) -> None:
-        """Open a session. Raises ConnectFailed and ConfigError."""
+    async def begin(self) -> None:
+        """Open the first session. Raises ConnectFailed and ConfigError; then it can be tried again."""
+        if self.current is not None:
+            raise ConfigError("connected already: go on with the client that the first await has returned")
+        try:
+            await self._dial()
+        except BaseException:
+            if self._redial is not None:  # the server has said that it goes away before it was found to be of no use
+                self._redial.cancel()
+            raise
+
+    async def _dial(self) -> None:
         await self.dialer.dial(self._begin)
 
     async def _begin(self, connection: Connection, url: str) -> None:
@@ -296,7 +306,7 @@ class ClientSessions:
         for delay in reconnect.delays(self.pipeline.randomness):
             await asyncio.sleep(delay)
             try:
-                await self.dial()
+                await self._dial()
             except EchoStreamError as error:
                 self._problem = error
                 _logger.info("connecting again: %s", error)

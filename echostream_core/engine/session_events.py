@@ -285,11 +285,12 @@ class SessionEvents:
 class Subscribing:
     """What ``subscribe`` and ``on`` return: await it for the subscription, or use it in ``async with``."""
 
-    __slots__ = ("_attach", "_subscription")
+    __slots__ = ("_attach", "_done", "_subscription")
 
     def __init__(self, subscription: Subscription, attach: Callable[[Subscription], Any]) -> None:
         self._subscription = subscription
         self._attach = attach
+        self._done = False
 
     def __await__(self) -> Generator[Any, None, Subscription]:
         """Subscribe; returns when the peer knows."""
@@ -297,9 +298,10 @@ class Subscribing:
 
     async def __aenter__(self) -> Subscription:
         """Subscribe; returns when the peer knows."""
-        if self._subscription.ended or self._subscription.number >= 0:
+        if self._done or self._subscription.ended or self._subscription.number >= 0:
             raise ResourceBusy(f"{self._subscription.pattern}: subscribe again for another subscription")
         await self._attach(self._subscription)
+        self._done = True
         return self._subscription
 
     async def __aexit__(

@@ -21,6 +21,7 @@ from echostream_core import (
     RemoteError,
     RpcClient,
     RpcServer,
+    Session,
     Stream,
     Url,
     handler,
@@ -28,6 +29,7 @@ from echostream_core import (
     stream_handler,
 )
 from echostream_core.builtin.memory import MemoryTransport
+from echostream_core.client_sessions import ClientSessions
 from echostream_core.config import load_config
 from echostream_core.transport import Connection
 from tests.support.handlers import BASIC, Watched, echo
@@ -318,3 +320,33 @@ def test_a_misspelt_section_is_told_before_anything_is_dialled_or_listened_at() 
         RpcClient.from_loaded(load_config(environ={}, overrides=overrides))
     with pytest.raises(ConfigError, match=r"transport\.memry: .*did you mean 'memory'"):
         RpcServer.from_config(overrides=overrides)
+
+
+async def test_connecting_twice_is_no_second_session() -> None:
+    async with RpcServer(memory_url(), echo) as server:
+        connecting = RpcClient.connect(server.addresses[0])
+        client = await connecting
+        with pytest.raises(ConfigError, match="connected already"):
+            await connecting
+        assert await client.request("echo", 1) == 1
+        await client.close()
+
+
+async def test_a_first_session_that_goes_away_while_it_fails_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def settle_in_vain(self: ClientSessions, session: Session, url: str) -> None:
+        session.departure.on_goaway("leaving", final=False)
+        session.abort()
+        raise ConnectFailed(f"{url}: of no use")
+
+    async with RpcServer(memory_url(), echo) as server:
+        monkeypatch.setattr(ClientSessions, "_settle", settle_in_vain)
+        connecting = RpcClient.connect(server.addresses[0])
+        for _ in range(2):
+            with pytest.raises(ConnectFailed, match="of no use"):
+                await connecting
+            await settle()
+        monkeypatch.undo()
+        client = await connecting
+        assert await client.request("echo", 1) == 1
+        await client.close()
+    assert not other_tasks()

@@ -20,6 +20,7 @@ from echostream_core import (
     Event,
     Reconnect,
     RemoteProtocolError,
+    ResourceBusy,
     RpcClient,
     RpcError,
     RpcServer,
@@ -183,6 +184,22 @@ async def test_what_is_subscribed_and_unsubscribed_without_a_session_holds_in_th
         assert await server.broadcast("kept", 2) == 1
         assert (await new.recv()).payload == 1
         assert (await kept.recv()).payload == 2
+
+
+async def test_one_subscribing_makes_one_subscription_also_while_the_session_is_lost() -> None:
+    async with place() as there, RpcClient.connect(there.url) as client:
+        subscribing = client.subscribe("n")
+        reading = await subscribing
+        await there.down()
+        await until(lambda: not client.connected)
+        with pytest.raises(ResourceBusy, match="subscribe again"):
+            await subscribing
+        server = await there.up()
+        await until(lambda: client.reconnects == 1)
+        assert await server.broadcast("n", 1) == 1
+        await server.sessions[0].flush()
+        assert (await reading.recv()).payload == 1
+        assert not reading._queue
 
 
 async def test_a_session_that_is_lost_while_it_is_renewed_is_followed_by_another() -> None:
