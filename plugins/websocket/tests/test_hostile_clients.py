@@ -149,7 +149,9 @@ async def test_a_thousand_connections_from_a_foreign_origin_leave_nothing_but_a_
     async with besieged() as server, connect_many(server, 1_000, first=sent) as sockets:
         await until(lambda: all(map(ended, sockets)))
     assert len(log.lines) < 40
-    assert log.lines[0].endswith("the origin 'https://evil.example\\xff' is not among transport origins")
+    assert log.lines[0].endswith(
+        "the origin 'https://evil.example\\xff' is not of this very host; the option origins admits others"
+    )
     assert "left out" in log.lines[-1]
 
 
