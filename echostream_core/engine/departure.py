@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from echostream_core.complaints import printable
 from echostream_core.errors import CloseCode, Disconnected
 from echostream_core.wire.frames import encode_goaway
 
@@ -77,7 +78,7 @@ class Departure:
         """The peer is going away; ``final``: it has said which calls it takes."""
         if not self.announced:
             self.announced = True
-            _logger.info("%s: the peer is going away: %s", self._session.peer, reason[:200])
+            _logger.info("%s: the peer is going away: %s", self._session.peer, printable(reason, 200))
             if self.on_announced is not None:
                 self.on_announced(self._session)
         if final:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -514,3 +515,14 @@ async def test_a_middleware_that_fails_on_one_subscription_does_not_end_the_goin
         with pytest.raises(EchoStreamError, match="token"):
             await bad.recv()
     assert "could not be renewed" in caplog.text
+
+
+async def test_what_a_server_says_on_leaving_cannot_forge_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    async with nodes() as both, RpcClient.connect(both.urls) as client:
+        await client.ping()
+        await both.old.session.drain(60, "bye\nERROR\x1b[31m forged")
+        await until(lambda: client.reconnects == 1)
+    lines = [record.getMessage() for record in caplog.records if "going away" in record.getMessage()]
+    assert lines and all(line.isprintable() for line in lines)
+    assert r"'bye\nERROR\x1b[31m forged'" in lines[0]
