@@ -9,8 +9,7 @@ PYTHON ?=
 ARGS ?=
 PREVIOUS ?=
 export PREVIOUS
-# Some tests wait for the network or another process: four workers keep two cores busy (387 s; 423 s with three, 417 s
-# with six).
+# Some tests wait for the network or another process: four workers keep two cores busy.
 PYTEST_ARGS ?= -n 4 --dist worksteal
 BIN := .venv/bin
 
