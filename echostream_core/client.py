@@ -17,7 +17,7 @@ from echostream_core.dialing import Dialer
 from echostream_core.engine.datagram_handlers import check_channel, compile_datagram_handler
 from echostream_core.engine.endpoint import EndpointSettings, make_limits
 from echostream_core.engine.listeners import collect_listeners
-from echostream_core.engine.outgoing import DEFAULT_TIMEOUT, Action, MetadataLike, _Default
+from echostream_core.engine.outgoing import DEFAULT_TIMEOUT, Action, MetadataLike, _Default, asking
 from echostream_core.engine.session import Session
 from echostream_core.engine.session_events import Subscribing, make_subscription
 from echostream_core.engine.stream_calls import ItemStream, StreamOpening
@@ -299,11 +299,8 @@ class RpcClient:
             return session.outgoing.request(method, payload, timeout, metadata, returns, priority, sessions.again)
 
         sessions.check()
-
-        def request_in(session: Session, left: float | None) -> Awaitable[Any]:
-            return session.outgoing.request(method, payload, left, metadata, returns, priority)
-
-        return sessions.run(request_in, self._default_timeout if isinstance(timeout, _Default) else timeout)
+        action = asking(method, payload, metadata, returns, priority)
+        return sessions.run(action, self._default_timeout if isinstance(timeout, _Default) else timeout)
 
     def stream(
         self,

@@ -43,7 +43,7 @@ from echostream_core.wire.metadata import check_metadata, decode_error, encode_m
 if TYPE_CHECKING:
     from echostream_core.engine.session import Session
 
-__all__ = ["DEFAULT_TIMEOUT", "Action", "Again", "MetadataLike", "Outgoing", "timeout_ms"]
+__all__ = ["DEFAULT_TIMEOUT", "Action", "Again", "MetadataLike", "Outgoing", "asking", "timeout_ms"]
 
 MetadataLike = Mapping[str, str | bytes] | Sequence[tuple[str, str | bytes]]
 
@@ -66,6 +66,16 @@ that are left for it."""
 
 _FOREVER: Final = float("inf")
 _Pending = tuple["asyncio.Future[Any]", float, OutgoingCall | None, str]
+
+
+def asking(
+    method: str, payload: object, metadata: MetadataLike | None, returns: Any, priority: Priority | None
+) -> Action:
+    """The request as something to do with a session.
+
+    Not within ``request``: what an inner function refers to becomes a cell, which costs each call 0.1 us.
+    """
+    return lambda session, left: session.outgoing.request(method, payload, left, metadata, returns, priority)
 
 
 def _deadline(now: float, timeout: float | _Default | None) -> float:
@@ -200,11 +210,7 @@ class Outgoing:
                 raise
             refused = error
         left = None if deadline == _FOREVER else deadline - self._time()
-
-        def repeated(session: Session, left: float | None) -> Awaitable[Any]:
-            return session.outgoing.request(method, payload, left, metadata, returns, priority)
-
-        return await again(self._session, refused, repeated, left)
+        return await again(self._session, refused, asking(method, payload, metadata, returns, priority), left)
 
     async def _perform(
         self, method: str, payload: object, deadline: float, metadata: bytes, level: int, sealed: bool

@@ -97,6 +97,11 @@ class StreamOpening:
         return await open_stream(*self._arguments)
 
 
+def _opening(method: str, payload: object, metadata: MetadataLike | None, priority: Priority | None) -> Action:
+    """``open_stream`` as something to do with a session; not within it, as with ``asking``."""
+    return lambda session, left: open_stream(session, method, payload, left, metadata, priority)
+
+
 async def open_stream(
     session: Session | Sessions,
     method: str,
@@ -107,11 +112,7 @@ async def open_stream(
 ) -> Stream:
     """Open a stream to the peer's ``method``."""
     if callable(session):
-
-        def open_in(session: Session, left: float | None) -> Awaitable[Stream]:
-            return open_stream(session, method, payload, left, metadata, priority)
-
-        stream: Stream = await session(open_in, timeout)
+        stream: Stream = await session(_opening(method, payload, metadata, priority), timeout)
         return stream
     outgoing = session.outgoing
     deadline = _FOREVER if timeout is None else session.loop.time() + timeout
