@@ -10,7 +10,7 @@ from typing import Any
 
 from echostream_core import ConnectionLost, EchoStreamError, Limits, Priority, RpcClient, Url
 from echostream_core.builtin.memory import MemoryOptions, MemoryTransport
-from echostream_core.transport import Connection, Pipe, Substream, SubstreamReceiver
+from echostream_core.transport import Connection, Listener, Pipe, Substream, SubstreamReceiver
 from echostream_core.types import Buffer
 from echostream_core.wire.frames import (
     CALL,
@@ -29,7 +29,18 @@ from echostream_core.wire.setup import Setup, encode_setup
 from tests.support.pairs import memory_url
 from tests.support.waiting import until
 
-__all__ = ["JSON", "Frame", "RawPeer", "RawSubstream", "call", "client_by_hand", "dialled", "raw_setup", "response"]
+__all__ = [
+    "JSON",
+    "Frame",
+    "RawPeer",
+    "RawSubstream",
+    "call",
+    "client_by_hand",
+    "dialled",
+    "listen_by_hand",
+    "raw_setup",
+    "response",
+]
 
 JSON = 1
 """Codec id of ``json``, the only one that ``raw_setup`` lists."""
@@ -199,17 +210,22 @@ async def dialled(url: str, *first: bytes) -> RawPeer:
     return peer
 
 
-@asynccontextmanager
-async def client_by_hand(*handlers: object, **keywords: Any) -> AsyncIterator[tuple[RpcClient, RawPeer]]:
-    """A client, and a listener made by hand that it has dialled; its SETUP has come, ours is still to be sent."""
-    peers: list[RawPeer] = []
+async def listen_by_hand(url: str, peers: list[RawPeer]) -> Listener:
+    """A listener at ``url`` whose ends are made by hand; each is added to ``peers``, and says nothing by itself."""
 
     def accept(made: Connection | Pipe) -> None:
         assert isinstance(made, Connection)
         peers.append(RawPeer(made))
 
+    return await MemoryTransport().listen(Url.parse(url), MemoryOptions(), accept)
+
+
+@asynccontextmanager
+async def client_by_hand(*handlers: object, **keywords: Any) -> AsyncIterator[tuple[RpcClient, RawPeer]]:
+    """A client, and a listener made by hand that it has dialled; its SETUP has come, ours is still to be sent."""
+    peers: list[RawPeer] = []
     url = memory_url()
-    listener = await MemoryTransport().listen(Url.parse(url), MemoryOptions(), accept)
+    listener = await listen_by_hand(url, peers)
     try:
         options = {"reconnect": False, **keywords}  # a test looks at one session, not at the next
         async with RpcClient.connect(url, *handlers, **options) as client:

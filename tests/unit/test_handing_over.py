@@ -23,19 +23,16 @@ from echostream_core import (
     RpcServer,
     Session,
     Stream,
-    Url,
     handler,
     listener,
     stream_handler,
 )
-from echostream_core.builtin.memory import MemoryOptions, MemoryTransport
 from echostream_core.client_sessions import MAX_LEAVING
 from echostream_core.middleware import Call, Handler, Reply
-from echostream_core.transport import Connection, Pipe
 from echostream_core.wire.frames import FrameType
 from tests.support.handlers import Watched, echo
 from tests.support.pairs import leftovers, memory_url
-from tests.support.raw_peer import RawPeer, raw_setup, response
+from tests.support.raw_peer import RawPeer, listen_by_hand, raw_setup, response
 from tests.support.waiting import other_tasks, settle, until
 
 LOOPS = ("virtual",)
@@ -193,13 +190,8 @@ async def test_calls_that_wait_for_a_slot_go_to_the_next_one() -> None:
 
 async def test_what_a_server_has_refused_is_done_by_the_next_one_and_what_it_has_taken_is_not() -> None:
     peers: list[RawPeer] = []
-
-    def accept(made: Connection | Pipe) -> None:
-        assert isinstance(made, Connection)
-        peers.append(RawPeer(made))
-
     url = memory_url()
-    by_hand = await MemoryTransport().listen(Url.parse(url), MemoryOptions(), accept)
+    by_hand = await listen_by_hand(url, peers)
     node = Node("new")
     async with node.server, RpcClient.connect([url, *node.server.addresses], reconnect=AT_ONCE) as client:
         await until(lambda: peers)
@@ -226,17 +218,13 @@ async def test_what_a_server_has_refused_is_done_by_the_next_one_and_what_it_has
 async def test_items_that_a_server_has_refused_come_from_the_next_one() -> None:
     peers: list[RawPeer] = []
 
-    def accept(made: Connection | Pipe) -> None:
-        assert isinstance(made, Connection)
-        peers.append(RawPeer(made))
-
     @handler("items")
     async def items(upto: int) -> AsyncIterator[int]:
         for number in range(upto):
             yield number
 
     url = memory_url()
-    by_hand = await MemoryTransport().listen(Url.parse(url), MemoryOptions(), accept)
+    by_hand = await listen_by_hand(url, peers)
     async with (
         RpcServer(memory_url(), items) as server,
         RpcClient.connect([url, *server.addresses], reconnect=AT_ONCE) as client,
@@ -664,13 +652,8 @@ async def test_a_server_that_dies_while_it_goes_away_is_followed_all_the_same(tu
 
 async def test_of_a_server_that_sends_everybody_away_and_stays_only_so_many_sessions_are_kept() -> None:
     peers: list[RawPeer] = []
-
-    def accept(made: Connection | Pipe) -> None:
-        assert isinstance(made, Connection)
-        peers.append(RawPeer(made))
-
     url = memory_url()
-    by_hand = await MemoryTransport().listen(Url.parse(url), MemoryOptions(), accept)
+    by_hand = await listen_by_hand(url, peers)
     async with RpcClient.connect(url, reconnect=AT_ONCE) as client:
         calls = []
         for number in range(MAX_LEAVING + 3):

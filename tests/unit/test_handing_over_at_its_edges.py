@@ -21,31 +21,18 @@ from echostream_core import (
     RpcServer,
     StatusCode,
     Stream,
-    Url,
     handler,
     stream_handler,
 )
-from echostream_core.builtin.memory import MemoryOptions, MemoryTransport
 from echostream_core.engine.session_events import SUBSCRIBE, UNSUBSCRIBE
 from echostream_core.middleware import Call, Handler, Reply
-from echostream_core.transport import Connection, Pipe
 from tests.support.handlers import echo
 from tests.support.pairs import leftovers, memory_url
-from tests.support.raw_peer import RawPeer, raw_setup, response
+from tests.support.raw_peer import RawPeer, listen_by_hand, raw_setup, response
 from tests.support.waiting import other_tasks, settle, until
 from tests.unit.test_handing_over import AT_ONCE, Node, emit, goaway, nodes
 
 LOOPS = ("virtual",)
-
-
-async def by_hand(peers: list[RawPeer], url: str) -> Any:
-    """Listen at ``url`` with peers that say nothing by themselves."""
-
-    def accept(made: Connection | Pipe) -> None:
-        assert isinstance(made, Connection)
-        peers.append(RawPeer(made))
-
-    return await MemoryTransport().listen(Url.parse(url), MemoryOptions(), accept)
 
 
 async def test_what_middleware_calls_not_processed_is_no_refusal_of_the_session() -> None:
@@ -143,7 +130,7 @@ async def test_an_event_that_is_emitted_while_the_old_session_closes_goes_to_the
 async def test_a_call_is_not_given_to_a_next_server_that_never_speaks() -> None:
     peers: list[RawPeer] = []
     dead = memory_url()
-    listening = await by_hand(peers, dead)
+    listening = await listen_by_hand(dead, peers)
     old, new = Node("old"), Node("new")
     async with old.server, new.server, RpcClient.connect([old.url, dead, new.url], reconnect=AT_ONCE) as client:
         running = asyncio.ensure_future(client.request("watched.wait"))
@@ -173,7 +160,7 @@ async def test_items_that_are_refused_before_the_last_goaway_is_read_come_from_t
             yield number
 
     url = memory_url()
-    listening = await by_hand(peers, url)
+    listening = await listen_by_hand(url, peers)
     async with (
         RpcServer(memory_url(), items) as server,
         RpcClient.connect([url, *server.addresses], reconnect=AT_ONCE) as client,
@@ -229,7 +216,7 @@ async def test_a_stream_that_is_closed_while_it_waits_for_the_next_server_is_nev
 async def test_what_send_raises_keeps_its_cause() -> None:
     peers: list[RawPeer] = []
     url = memory_url()
-    listening = await by_hand(peers, url)
+    listening = await listen_by_hand(url, peers)
     async with RpcClient.connect(url, reconnect=False) as client:
         await until(lambda: peers and peers[0].accepted)
         (peer,) = peers
@@ -289,7 +276,7 @@ async def test_who_gives_up_subscribing_in_the_next_session_is_not_subscribed_in
 async def test_a_next_server_that_answers_a_paused_subscription_and_dies_is_followed_by_another() -> None:
     peers: list[RawPeer] = []
     dying = memory_url()
-    listening = await by_hand(peers, dying)
+    listening = await listen_by_hand(dying, peers)
     old, new = Node("old"), Node("new")
     async with old.server, new.server, RpcClient.connect([old.url, dying, new.url], reconnect=AT_ONCE) as client:
         reading = await client.subscribe("n", max_queue=2)
@@ -359,7 +346,7 @@ async def test_what_the_next_server_has_against_unsubscribing_does_not_keep_it_a
 async def test_a_next_server_that_refuses_who_we_are_ends_the_client_but_not_what_runs(when: str) -> None:
     peers: list[RawPeer] = []
     strict = memory_url()
-    listening = await by_hand(peers, strict)
+    listening = await listen_by_hand(strict, peers)
     old = Node("old")
     async with old.server, RpcClient.connect([old.url, strict], reconnect=AT_ONCE) as client:
         reading = await client.subscribe("n")
@@ -388,7 +375,7 @@ async def test_a_next_server_that_refuses_who_we_are_ends_the_client_but_not_wha
 async def test_a_server_that_goes_away_as_soon_as_it_is_there_is_not_dialled_at_full_speed() -> None:
     peers: list[RawPeer] = []
     url = memory_url()
-    listening = await by_hand(peers, url)
+    listening = await listen_by_hand(url, peers)
     async with RpcClient.connect(url) as client:
         call = asyncio.ensure_future(client.request("x", timeout=20))
         loop = asyncio.get_running_loop()
@@ -443,7 +430,7 @@ async def test_who_gives_up_at_any_turn_leaves_nothing_behind(turns: int) -> Non
 async def test_what_is_added_while_the_next_server_is_dialled_is_served_to_it_too() -> None:
     peers: list[RawPeer] = []
     url = memory_url()
-    listening = await by_hand(peers, url)
+    listening = await listen_by_hand(url, peers)
     old = Node("old")
     async with old.server, RpcClient.connect([old.url, url], reconnect=AT_ONCE) as client:
         running = asyncio.ensure_future(client.request("watched.wait"))
@@ -467,7 +454,7 @@ async def test_what_is_added_while_the_next_server_is_dialled_is_served_to_it_to
 async def test_closing_while_the_next_server_has_not_spoken_yet_hangs_up_on_it(how: str) -> None:
     peers: list[RawPeer] = []
     url = memory_url()
-    listening = await by_hand(peers, url)
+    listening = await listen_by_hand(url, peers)
     old = Node("old")
     async with old.server, RpcClient.connect([old.url, url], reconnect=AT_ONCE) as client:
         running = asyncio.ensure_future(client.request("watched.wait"))
